@@ -1,0 +1,1 @@
+//! Between [`crate::wire`] and the checked types.

@@ -1,0 +1,29 @@
+//! What crosses a boundary in sandboxd: between processes, to disk, and from a user's manifest.
+//!
+//! | module | owns |
+//! |---|---|
+//! | [`wire`] | the generated protobuf messages and gRPC services, nothing else |
+//! | [`id`] | identifiers, valid by construction |
+//! | [`units`] | sizes, cpu shares and times |
+//! | [`spec`] | what a user wishes: sandboxes, nodes, externals; valid by construction |
+//! | [`budget`] | what a sandbox may use at most, the same sum for scheduler and agent |
+//! | [`status`] | what became of it |
+//! | [`manifest`] | YAML or JSON to `spec`, all faults with their paths |
+//! | [`convert`] | the only file that sees both `wire` and `spec` |
+//!
+//! Nothing here does I/O or reads a clock.
+
+pub mod budget;
+pub mod convert;
+pub mod id;
+pub mod manifest;
+pub mod object;
+pub mod spec;
+pub mod status;
+pub mod units;
+
+/// The generated messages and services of `v1/*.proto`.
+#[allow(clippy::all, unreachable_pub, missing_docs)]
+pub mod wire {
+    tonic::include_proto!("sandboxd.v1");
+}

@@ -1,0 +1,68 @@
+//! The objects of a cluster: wishes and status together, as the replicated state holds them.
+
+use crate::id::{ExternalId, NodeId, SandboxId, Uid};
+use crate::spec::{ExternalSpec, Labels, NodeSpec, SandboxSpec};
+use crate::status::{NodeReport, NodeState, SandboxStatus};
+use crate::units::Timestamp;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Kind {
+    Sandbox,
+    Node,
+    External,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sandbox {
+    pub id: SandboxId,
+    pub uid: Uid,
+    pub labels: Labels,
+    pub spec: SandboxSpec,
+    pub status: SandboxStatus,
+    pub created_at: Timestamp,
+    pub updated_at: Timestamp,
+    /// Index of the log entry that changed it last.
+    pub resource_version: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Node {
+    pub id: NodeId,
+    /// From the manifest.
+    pub labels: Labels,
+    /// From the agent; the manifest's win.
+    pub reported_labels: Labels,
+    pub spec: NodeSpec,
+    pub state: NodeState,
+    pub last_error: String,
+    /// `None`: no agent was ever here.
+    pub report: Option<NodeReport>,
+    pub created_at: Timestamp,
+    pub updated_at: Timestamp,
+    pub resource_version: u64,
+}
+
+impl Node {
+    /// The labels that selectors see.
+    #[must_use]
+    pub fn effective_label(&self, key: &str) -> Option<&str> {
+        self.labels.get(key).or_else(|| self.reported_labels.get(key)).map(String::as_str)
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct External {
+    pub id: ExternalId,
+    pub labels: Labels,
+    pub spec: ExternalSpec,
+    pub created_at: Timestamp,
+    pub updated_at: Timestamp,
+    pub resource_version: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Object {
+    Sandbox(Box<Sandbox>),
+    Node(Box<Node>),
+    External(External),
+}
