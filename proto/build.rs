@@ -1,5 +1,10 @@
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let files = ["v1/types.proto", "v1/control.proto", "v1/agent.proto", "v1/raft.proto"];
+    let files = [
+        "v1/types.proto",
+        "v1/control.proto",
+        "v1/agent.proto",
+        "v1/raft.proto",
+    ];
     tonic_prost_build::configure()
         // Ordered maps: what is stored must have one encoding.
         .btree_map(".")

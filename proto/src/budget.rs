@@ -32,7 +32,10 @@ impl TmpfsLimit {
     #[must_use]
     pub fn of(size: Bytes) -> Self {
         let size = Bytes((size.0 / PAGE).max(1) * PAGE);
-        Self { size, inodes: (size.0 / BYTES_PER_INODE).clamp(MIN_INODES, MAX_INODES) }
+        Self {
+            size,
+            inodes: (size.0 / BYTES_PER_INODE).clamp(MIN_INODES, MAX_INODES),
+        }
     }
 
     /// Memory that is used up when both limits are reached.
@@ -67,7 +70,11 @@ pub struct Demand {
 #[must_use]
 pub fn split_writable(total: Bytes) -> (Bytes, Bytes) {
     let fifth = Bytes(total.0 / 5);
-    let tmp = if total >= SPLIT_FLOOR { fifth.max(MIN_TMP) } else { fifth };
+    let tmp = if total >= SPLIT_FLOOR {
+        fifth.max(MIN_TMP)
+    } else {
+        fifth
+    };
     (total.saturating_sub(tmp), tmp)
 }
 
@@ -78,7 +85,12 @@ pub fn container(spec: &SandboxSpec, container: &Container) -> ContainerBudget {
     let volumes: Bytes = spec
         .volumes
         .iter()
-        .filter(|v| container.volume_mounts.iter().any(|m| m.name == v.name && !m.read_only))
+        .filter(|v| {
+            container
+                .volume_mounts
+                .iter()
+                .any(|m| m.name == v.name && !m.read_only)
+        })
         .map(|v| TmpfsLimit::of(v.size).memory())
         .sum();
     let memory_limit = container.resource.memory + own_memory(&own) + volumes + CONTAINER_OVERHEAD;
@@ -94,7 +106,10 @@ pub fn demand(spec: &SandboxSpec) -> Demand {
         .map(|c| c.resource.memory + own_memory(&own(c)) + CONTAINER_OVERHEAD)
         .sum();
     let volumes: Bytes = spec.volumes.iter().map(|v| TmpfsLimit::of(v.size).memory()).sum();
-    Demand { cpu: spec.containers.iter().map(|c| c.resource.cpu).sum(), memory: containers + volumes }
+    Demand {
+        cpu: spec.containers.iter().map(|c| c.resource.cpu).sum(),
+        memory: containers + volumes,
+    }
 }
 
 /// The tmpfs mounts that belong to the container alone.
@@ -103,7 +118,11 @@ fn own(container: &Container) -> ContainerBudget {
     ContainerBudget {
         root: (!container.read_only).then(|| TmpfsLimit::of(root)),
         tmp: TmpfsLimit::of(tmp),
-        tmpfs: container.tmpfs.iter().map(|t| t.options.size.map(TmpfsLimit::of)).collect(),
+        tmpfs: container
+            .tmpfs
+            .iter()
+            .map(|t| t.options.size.map(TmpfsLimit::of))
+            .collect(),
         memory_limit: Bytes(0),
     }
 }

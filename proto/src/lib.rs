@@ -9,6 +9,8 @@
 //! | [`budget`] | what a sandbox may use at most, the same sum for scheduler and agent |
 //! | [`status`] | what became of it |
 //! | [`manifest`] | YAML or JSON to `spec`, all faults with their paths |
+//! | [`image`] | names of images, normalised |
+//! | [`policy`] | what a cluster refuses although the manifest is well-formed |
 //! | [`convert`] | the only file that sees both `wire` and `spec` |
 //!
 //! Nothing here does I/O or reads a clock.
@@ -16,8 +18,10 @@
 pub mod budget;
 pub mod convert;
 pub mod id;
+pub mod image;
 pub mod manifest;
 pub mod object;
+pub mod policy;
 pub mod spec;
 pub mod status;
 pub mod units;

@@ -46,7 +46,10 @@ impl Node {
     /// The labels that selectors see.
     #[must_use]
     pub fn effective_label(&self, key: &str) -> Option<&str> {
-        self.labels.get(key).or_else(|| self.reported_labels.get(key)).map(String::as_str)
+        self.labels
+            .get(key)
+            .or_else(|| self.reported_labels.get(key))
+            .map(String::as_str)
     }
 }
 

@@ -16,9 +16,21 @@ pub type Labels = BTreeMap<String, String>;
 /// One document of a manifest: identity, labels, wishes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Manifest {
-    Sandbox { id: SandboxId, labels: Labels, spec: SandboxSpec },
-    Node { id: NodeId, labels: Labels, spec: NodeSpec },
-    External { id: ExternalId, labels: Labels, spec: ExternalSpec },
+    Sandbox {
+        id: SandboxId,
+        labels: Labels,
+        spec: SandboxSpec,
+    },
+    Node {
+        id: NodeId,
+        labels: Labels,
+        spec: NodeSpec,
+    },
+    External {
+        id: ExternalId,
+        labels: Labels,
+        spec: ExternalSpec,
+    },
 }
 
 /// A group of containers that share a network and volumes.

@@ -21,8 +21,14 @@ pub enum Phase {
 }
 
 impl Phase {
-    pub const ALL: [Self; 6] =
-        [Self::Pending, Self::Scheduled, Self::Running, Self::Succeeded, Self::Failed, Self::Deleting];
+    pub const ALL: [Self; 6] = [
+        Self::Pending,
+        Self::Scheduled,
+        Self::Running,
+        Self::Succeeded,
+        Self::Failed,
+        Self::Deleting,
+    ];
 
     /// Its containers have ended and it waits for its deletion.
     #[must_use]

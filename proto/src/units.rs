@@ -35,7 +35,9 @@ pub const GIB: u64 = 1 << 30;
 
 /// Splits `12.5Mi` in its decimal number and its suffix.
 fn split(text: &str) -> (&str, &str) {
-    let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let end = text
+        .find(|c: char| !c.is_ascii_digit() && c != '.')
+        .unwrap_or(text.len());
     text.split_at(end)
 }
 
@@ -84,7 +86,9 @@ impl Bytes {
             "Ti" => 1 << 40,
             _ => return Err(QuantityError::Size(text.to_owned())),
         };
-        scaled(number, scale).map(Self).ok_or_else(|| QuantityError::Size(text.to_owned()))
+        scaled(number, scale)
+            .map(Self)
+            .ok_or_else(|| QuantityError::Size(text.to_owned()))
     }
 
     #[must_use]
@@ -105,7 +109,9 @@ impl MilliCpu {
             "" => 1_000,
             _ => return Err(QuantityError::Cpu(text.to_owned())),
         };
-        scaled(number, scale).map(Self).ok_or_else(|| QuantityError::Cpu(text.to_owned()))
+        scaled(number, scale)
+            .map(Self)
+            .ok_or_else(|| QuantityError::Cpu(text.to_owned()))
     }
 
     #[must_use]
@@ -152,14 +158,21 @@ impl fmt::Display for Bytes {
 impl fmt::Display for MilliCpu {
     /// Whole cores as `2`, all else as `250m`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.0.is_multiple_of(1_000) { write!(f, "{}", self.0 / 1_000) } else { write!(f, "{}m", self.0) }
+        if self.0.is_multiple_of(1_000) {
+            write!(f, "{}", self.0 / 1_000)
+        } else {
+            write!(f, "{}m", self.0)
+        }
     }
 }
 
 impl Timestamp {
     #[must_use]
     pub fn plus(self, by: Duration) -> Self {
-        Self(self.0.saturating_add(u64::try_from(by.as_millis()).unwrap_or(u64::MAX)))
+        Self(
+            self.0
+                .saturating_add(u64::try_from(by.as_millis()).unwrap_or(u64::MAX)),
+        )
     }
 
     /// Time from `earlier` to this; zero where this is earlier.
