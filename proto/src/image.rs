@@ -106,11 +106,10 @@ fn is_registry(registry: &str) -> bool {
     let (host, port) = registry
         .split_once(':')
         .map_or((registry, None), |(h, p)| (h, Some(p)));
-    !host.is_empty()
-        && host
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-'))
-        && port.is_none_or(|p| p.parse::<u16>().is_ok_and(|p| p > 0))
+    let label = |l: &str| {
+        l.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-') && !l.is_empty() && !l.starts_with('-')
+    };
+    host.split('.').all(label) && port.is_none_or(|p| p.parse::<u16>().is_ok_and(|p| p > 0))
 }
 
 /// `[a-z0-9]+` joined by `.`, `_`, `__` or any number of `-`.
