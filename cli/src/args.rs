@@ -1,0 +1,379 @@
+//! The command line as types, and its help. Parses only: what a value means is decided where it is used.
+
+use crate::commands::target::{GetKind, Target};
+use crate::commands::wait::Goal;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
+use std::time::Duration;
+
+const EXAMPLES: &str = "\
+Examples:
+  sbxctl dev up                                  start a local cluster to try things on
+  sbxctl apply -f examples/shared-volume.yaml    create or change what the file describes
+  sbxctl get sandboxes -l team=a -o wide         list, with more columns
+  sbxctl logs -f shared-volume                   follow the output of its containers
+  sbxctl wait sandbox/web --for phase=Running    block until it runs, fail if it never can
+  sbxctl delete sandbox web --wait               end it and wait until nothing is left
+
+Without --server, the local cluster of `sbxctl dev up` is used.
+
+Exit codes: 0 done; 1 refused or failed; 2 wrong command line, or no cluster known; 3 a manifest is wrong,
+nothing was sent; 4 time ran out.";
+
+/// Run sandboxes: groups of containers that share a network and volumes, on a replicated control plane.
+#[derive(Debug, Parser)]
+#[command(name = "sbxctl", version, after_help = EXAMPLES, propagate_version = true, max_term_width = 110)]
+pub struct Cli {
+    #[command(flatten)]
+    pub global: Global,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct Global {
+    /// A replica, as http://HOST:PORT; several by repeating or with commas. Any replica answers anything.
+    #[arg(
+        long,
+        global = true,
+        env = "SBX_SERVER",
+        value_name = "URL",
+        value_delimiter = ',',
+        help_heading = "Global options"
+    )]
+    pub server: Vec<String>,
+    /// How long one request may take, retries and changes of leader included.
+    #[arg(long, global = true, env = "SBX_REQUEST_TIMEOUT", value_name = "TIME", default_value = "30s",
+          value_parser = positive_duration, help_heading = "Global options")]
+    pub request_timeout: Duration,
+    /// Form of the output; a table by default.
+    #[arg(
+        short,
+        long,
+        global = true,
+        value_name = "FORMAT",
+        help_heading = "Global options"
+    )]
+    pub output: Option<Format>,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// Columns for people.
+    #[default]
+    Table,
+    /// More columns.
+    Wide,
+    Json,
+    Yaml,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Create or change what manifests describe.
+    Apply(ApplyArgs),
+    /// Show sandboxes, nodes, externals or the cluster.
+    Get(GetArgs),
+    /// Delete objects.
+    Delete(DeleteArgs),
+    /// Show what a sandbox's containers have written.
+    Logs(LogsArgs),
+    /// Wait until a sandbox or node is in a state.
+    Wait(WaitArgs),
+    /// Check manifests without a cluster.
+    Validate(ValidateArgs),
+    /// A local cluster of real processes, to try things and to test failover. Needs root.
+    Dev(DevArgs),
+    /// Print a completion script: `source <(sbxctl completion bash)`.
+    Completion { shell: clap_complete::Shell },
+}
+
+#[derive(Debug, Args)]
+pub struct Files {
+    /// A manifest, a folder of manifests (.yaml, .yml, .json; not its subfolders), or - for stdin.
+    #[arg(short, long = "filename", value_name = "FILE")]
+    pub filename: Vec<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Everything is checked before anything is sent; all faults are shown at once.
+
+Examples:
+  sbxctl apply -f web.yaml -f volumes/
+  cat web.yaml | sbxctl apply -f -
+  sbxctl apply -f web.yaml --replace --wait     also where a field that can't be changed has changed")]
+pub struct ApplyArgs {
+    #[command(flatten)]
+    pub files: Files,
+    /// Delete and create again where an immutable field has changed.
+    #[arg(long)]
+    pub replace: bool,
+    /// Wait until every applied sandbox runs (or has succeeded).
+    #[arg(long)]
+    pub wait: bool,
+    /// How long --wait waits for all of them.
+    #[arg(long, value_name = "TIME", default_value = "5m", value_parser = positive_duration)]
+    pub timeout: Duration,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  sbxctl get sandboxes
+  sbxctl get sbx web cache -o json
+  sbxctl get nodes -l region=eu -o wide
+  sbxctl get sandboxes --watch
+  sbxctl get cluster")]
+pub struct GetArgs {
+    /// sandboxes (sandbox, sbx), nodes (node), externals (external, ext) or cluster.
+    #[arg(value_name = "KIND")]
+    pub kind: GetKind,
+    /// Only these.
+    #[arg(value_name = "ID")]
+    pub ids: Vec<String>,
+    /// Only what carries this label; several must all match.
+    #[arg(short = 'l', long = "label", value_name = "KEY=VALUE", value_delimiter = ',', value_parser = key_value)]
+    pub labels: Vec<(String, String)>,
+    /// Only sandboxes in this phase.
+    #[arg(long, value_parser = phase)]
+    pub phase: Option<proto::status::Phase>,
+    /// Go on and show every change.
+    #[arg(short, long)]
+    pub watch: bool,
+    /// Answer from the replica's own state, which may lag; works without a quorum.
+    #[arg(long)]
+    pub stale: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  sbxctl delete sandbox web cache
+  sbxctl delete sandbox/web node/agent-2
+  sbxctl delete -f web.yaml --wait
+  sbxctl delete node agent-2 --force")]
+pub struct DeleteArgs {
+    /// KIND ID..., or KIND/ID...
+    #[arg(value_name = "KIND ID | KIND/ID")]
+    pub targets: Vec<String>,
+    #[command(flatten)]
+    pub files: Files,
+    /// Wait until each is gone, with all that a node held for it.
+    #[arg(long)]
+    pub wait: bool,
+    /// How long --wait waits for all of them.
+    #[arg(long, value_name = "TIME", default_value = "2m", value_parser = positive_duration)]
+    pub timeout: Duration,
+    /// Nodes: also where sandboxes are still placed there.
+    #[arg(long)]
+    pub force: bool,
+    /// What is not there counts as deleted.
+    #[arg(long)]
+    pub ignore_not_found: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Lines are prefixed with [container] where a sandbox has more than one. Following goes on over a change of
+leader, without a line lost or shown twice.
+
+Examples:
+  sbxctl logs web
+  sbxctl logs -f --tail 20 web -c server
+  sbxctl logs --since 5m --timestamps web")]
+pub struct LogsArgs {
+    /// A sandbox's id; sandbox/ID is understood too.
+    #[arg(value_name = "SANDBOX")]
+    pub sandbox: String,
+    /// Go on until the sandbox has ended.
+    #[arg(short, long)]
+    pub follow: bool,
+    /// Only the last lines of each container.
+    #[arg(long, value_name = "LINES")]
+    pub tail: Option<u64>,
+    /// Only lines younger than this (5m, 1h30m), or since a time (2026-01-31T08:00:00Z).
+    #[arg(long, value_name = "TIME", value_parser = since)]
+    pub since: Option<Since>,
+    /// Only this container.
+    #[arg(short, long, value_name = "NAME")]
+    pub container: Option<String>,
+    /// Begin each line with the time it was written.
+    #[arg(long)]
+    pub timestamps: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Since {
+    Ago(Duration),
+    /// Milliseconds since the Unix epoch.
+    At(u64),
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Fails at once where the awaited state can't come any more, such as Running after Failed.
+
+Examples:
+  sbxctl wait sandbox/web --for phase=Running --timeout 60s
+  sbxctl wait sandbox/job --for Ended            Succeeded or Failed
+  sbxctl wait sandbox/web --for deleted
+  sbxctl wait node/agent-1 --for state=Ready")]
+pub struct WaitArgs {
+    /// KIND/ID, or KIND ID...
+    #[arg(value_name = "KIND/ID", required = true)]
+    pub targets: Vec<String>,
+    /// phase=Pending|Scheduled|Running|Succeeded|Failed|Deleting, Ended, deleted, or state=Ready|NotReady|Lost.
+    #[arg(long = "for", value_name = "STATE")]
+    pub goal: Goal,
+    /// How long to wait for all of them.
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = positive_duration)]
+    pub timeout: Duration,
+}
+
+#[derive(Debug, Args)]
+pub struct ValidateArgs {
+    #[command(flatten)]
+    pub files: Files,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Each member is a host of its own: a network namespace with an address on a bridge of this machine. The
+replicas are replica-1..N, the agents agent-1..N; `leader` is whichever replica leads.
+
+Examples:
+  sbxctl dev up --replicas 3 --agents 2
+  sbxctl dev kill leader                         what a crash does; `dev restart replica-1` brings it back
+  sbxctl dev pause agent-1                       what a frozen machine does
+  sbxctl dev partition replica-2                 what a broken switch does; `dev heal` mends it
+  sbxctl dev down")]
+pub struct DevArgs {
+    /// Where the cluster lives; by default the one that is up, for `up` /var/lib/sandboxd/dev.
+    #[arg(long, global = true, env = "SBX_DEV_DIR", value_name = "FOLDER")]
+    pub dir: Option<PathBuf>,
+    #[command(subcommand)]
+    pub command: DevCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum DevCommand {
+    /// Start a cluster and wait until it has a leader and all nodes are Ready.
+    Up(UpArgs),
+    /// Show the members: processes, addresses, roles.
+    Status,
+    /// End members at once, as a crash would (SIGKILL).
+    Kill(MembersArgs),
+    /// Freeze members (SIGSTOP).
+    Pause(MembersArgs),
+    /// Let frozen members go on (SIGCONT).
+    Resume(MembersArgs),
+    /// Start members again on the data they have.
+    Restart(MembersArgs),
+    /// Cut members off from all others. They still reach each other, and users on this machine reach them.
+    Partition(MembersArgs),
+    /// End every partition.
+    Heal,
+    /// End the cluster and remove all it made.
+    Down {
+        /// Keep the members' data; a later `dev up` with the same folder goes on with it.
+        #[arg(long)]
+        keep_data: bool,
+    },
+}
+
+#[derive(Debug, Args)]
+pub struct MembersArgs {
+    /// leader, replica-N or agent-N.
+    #[arg(value_name = "MEMBER", required = true)]
+    pub members: Vec<String>,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct UpArgs {
+    /// Replicas of the control plane: 1, 3 or 5.
+    #[arg(long, default_value_t = 3, value_parser = replica_count)]
+    pub replicas: u8,
+    /// Nodes that run sandboxes.
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(0..=100))]
+    pub agents: u8,
+    /// Fetch images of a registry from another address: docker.io=http://10.88.0.1:5000. An address of
+    /// this machine is reachable at the subnet's .1, which {host} stands for.
+    #[arg(long, value_name = "REGISTRY=URL")]
+    pub mirror: Vec<String>,
+    /// The members' network, a /24; by default a free one of 10.88.0.0/16.
+    #[arg(long, value_name = "CIDR")]
+    pub subnet: Option<String>,
+    /// A label of every node, or of one: agent-2:region=eu.
+    #[arg(long, value_name = "[AGENT:]KEY=VALUE")]
+    pub label: Vec<String>,
+    /// A further argument for every sbxlet.
+    #[arg(long, value_name = "ARG", allow_hyphen_values = true)]
+    pub agent_arg: Vec<String>,
+    /// A further argument for every sbxorch.
+    #[arg(long, value_name = "ARG", allow_hyphen_values = true)]
+    pub replica_arg: Vec<String>,
+    /// How long to wait for the cluster to be ready.
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = positive_duration)]
+    pub timeout: Duration,
+}
+
+fn positive_duration(text: &str) -> Result<Duration, String> {
+    let duration = humantime::parse_duration(text)
+        .map_err(|e| format!("{e}: write a number with ms, s, m or h, such as 30s"))?;
+    if duration.is_zero() {
+        return Err("must be longer than 0".to_owned());
+    }
+    Ok(duration)
+}
+
+fn key_value(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        Some(_) | None => Err("write KEY=VALUE".to_owned()),
+    }
+}
+
+fn phase(text: &str) -> Result<proto::status::Phase, String> {
+    crate::commands::wait::parse_phase(text)
+}
+
+fn since(text: &str) -> Result<Since, String> {
+    if let Ok(ago) = humantime::parse_duration(text) {
+        return Ok(Since::Ago(ago));
+    }
+    let at = humantime::parse_rfc3339_weak(text)
+        .map_err(|_| "write a time span such as 5m, or a time such as 2026-01-31T08:00:00Z".to_owned())?;
+    let since = at.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    Ok(Since::At(u64::try_from(since.as_millis()).unwrap_or(u64::MAX)))
+}
+
+fn replica_count(text: &str) -> Result<u8, String> {
+    match text {
+        "1" => Ok(1),
+        "3" => Ok(3),
+        "5" => Ok(5),
+        _ => Err("1, 3 or 5 replicas make a cluster".to_owned()),
+    }
+}
+
+impl Files {
+    /// # Errors
+    /// Where no file was named.
+    pub fn required(&self, command: &str) -> Result<(), crate::failure::Failure> {
+        if self.filename.is_empty() {
+            return Err(crate::failure::Failure::Usage(format!(
+                "name a manifest: `sbxctl {command} -f FILE`"
+            )));
+        }
+        Ok(())
+    }
+}
+
+/// Targets of `delete` and `wait`: `KIND ID...` or `KIND/ID...`.
+///
+/// # Errors
+/// A text for the user where a word is neither.
+pub fn targets(words: &[String]) -> Result<Vec<Target>, crate::failure::Failure> {
+    Target::parse_all(words).map_err(crate::failure::Failure::Usage)
+}

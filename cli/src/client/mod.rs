@@ -1,0 +1,178 @@
+//! The way to the control plane: any number of replicas behind one handle.
+//!
+//! | file | owns |
+//! |---|---|
+//! | `endpoint` | addresses of replicas, and the connections that are kept to them |
+//! | `fault` | what a failed attempt means: go to the leader, try again, or give up |
+//! | `retry` | the loop over attempts, and its deadline |
+//! | `watch` | a stream of changes that outlives its replica |
+//! | `follow` | log lines, resumed without loss or doubles |
+//!
+//! A write keeps its request id over all attempts, so that it takes effect once. Called by the commands and by
+//! the local cluster; prints nothing.
+
+mod endpoint;
+mod fault;
+mod follow;
+mod retry;
+mod watch;
+
+pub use endpoint::Endpoint;
+pub use fault::ClientError;
+pub use follow::LogLines;
+pub use watch::{Change, Watch};
+
+use endpoint::Channels;
+use proto::object::Kind;
+use proto::spec::Manifest;
+use proto::wire;
+use retry::Route;
+use std::sync::Mutex;
+use std::time::Duration;
+
+/// A handle for one cluster. Cheap to make: connections are opened when first used.
+pub struct Client {
+    servers: Vec<Endpoint>,
+    channels: Channels,
+    /// Where the last write was accepted.
+    leader: Mutex<Option<Endpoint>>,
+    /// Where the last read was answered: index into `servers`.
+    reader: Mutex<usize>,
+    request_timeout: Duration,
+}
+
+impl Client {
+    /// `request_timeout` bounds one request with all its attempts.
+    ///
+    /// # Errors
+    /// [`ClientError::NoServer`] where `servers` is empty.
+    pub fn new(servers: Vec<Endpoint>, request_timeout: Duration) -> Result<Self, ClientError> {
+        if servers.is_empty() {
+            return Err(ClientError::NoServer);
+        }
+        Ok(Self {
+            servers,
+            channels: Channels::default(),
+            leader: Mutex::new(None),
+            reader: Mutex::new(0),
+            request_timeout,
+        })
+    }
+
+    /// Creates or changes one object, once however often it had to be asked.
+    ///
+    /// # Errors
+    /// [`ClientError`]
+    pub async fn apply(
+        &self,
+        manifest: &Manifest,
+        replace: bool,
+    ) -> Result<wire::ApplyResponse, ClientError> {
+        let (kind, id) = identity(manifest);
+        let request = wire::ApplyRequest {
+            request_id: request_id(),
+            manifest: Some(manifest.into()),
+            replace,
+        };
+        self.call(
+            &format!("apply {}/{id}", kind_name(kind)),
+            Route::Leader,
+            |mut c| {
+                let request = request.clone();
+                async move { c.apply(request).await }
+            },
+        )
+        .await
+    }
+
+    /// # Errors
+    /// [`ClientError`]; [`ClientError::is_not_found`] where there is no such object.
+    pub async fn delete(&self, kind: Kind, id: &str, force: bool) -> Result<(), ClientError> {
+        let request = wire::DeleteRequest {
+            request_id: request_id(),
+            kind: wire::Kind::from(kind).into(),
+            id: id.to_owned(),
+            force,
+        };
+        self.call(
+            &format!("delete {}/{id}", kind_name(kind)),
+            Route::Leader,
+            |mut c| {
+                let request = request.clone();
+                async move { c.delete(request).await }
+            },
+        )
+        .await
+        .map(|_: wire::DeleteResponse| ())
+    }
+
+    /// # Errors
+    /// [`ClientError`]; [`ClientError::is_not_found`] where there is no such object.
+    pub async fn get(&self, kind: Kind, id: &str, stale: bool) -> Result<wire::Object, ClientError> {
+        let request = wire::GetRequest {
+            kind: wire::Kind::from(kind).into(),
+            id: id.to_owned(),
+            stale,
+        };
+        self.call(&format!("get {}/{id}", kind_name(kind)), Route::Any, |mut c| {
+            let request = request.clone();
+            async move { c.get(request).await }
+        })
+        .await
+    }
+
+    /// # Errors
+    /// [`ClientError`]
+    pub async fn list(&self, request: &wire::ListRequest) -> Result<wire::ListResponse, ClientError> {
+        self.call("list", Route::Any, |mut c| {
+            let request = request.clone();
+            async move { c.list(request).await }
+        })
+        .await
+    }
+
+    /// # Errors
+    /// [`ClientError`]
+    pub async fn cluster(&self, stale: bool) -> Result<wire::ClusterResponse, ClientError> {
+        self.call("get cluster", Route::Any, |mut c| async move {
+            c.cluster(wire::ClusterRequest { stale }).await
+        })
+        .await
+    }
+
+    /// The present state of what matches, then every change, over any number of lost replicas.
+    #[must_use]
+    pub fn watch(&self, request: wire::WatchRequest) -> Watch<'_> {
+        Watch::new(self, request)
+    }
+
+    /// What containers have written; `request` with `follow` goes on until the sandbox has ended.
+    #[must_use]
+    pub fn logs(&self, request: wire::LogsRequest) -> LogLines<'_> {
+        LogLines::new(self, request)
+    }
+}
+
+fn request_id() -> String {
+    uuid::Uuid::now_v7().to_string()
+}
+
+/// As it is written in `KIND/ID`.
+#[must_use]
+pub fn kind_name(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Sandbox => "sandbox",
+        Kind::Node => "node",
+        Kind::External => "external",
+    }
+}
+
+/// What a manifest describes.
+#[must_use]
+pub fn identity(manifest: &Manifest) -> (Kind, &str) {
+    match manifest {
+        Manifest::Sandbox { id, .. } => (Kind::Sandbox, id.as_str()),
+        Manifest::Node { id, .. } => (Kind::Node, id.as_str()),
+        Manifest::External { id, .. } => (Kind::External, id.as_str()),
+    }
+}

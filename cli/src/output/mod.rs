@@ -1,0 +1,128 @@
+//! Objects as a person or a script reads them. Pure: renders values, prints nothing, reads no clock.
+//!
+//! | file | owns |
+//! |---|---|
+//! | `sandbox`, `node`, `external`, `cluster` | one object each: its row, its document |
+//! | `table` | aligned columns |
+//! | `age` | time spans for people |
+//!
+//! The documents are those of the REST interface, so that a script may read either.
+
+mod age;
+mod cluster;
+mod external;
+mod node;
+mod sandbox;
+mod table;
+
+pub use age::span;
+pub use cluster::ClusterView;
+pub use table::Table;
+
+use crate::args::Format;
+use crate::failure::Failure;
+use proto::object::Kind;
+use proto::units::Timestamp;
+use proto::wire;
+use serde::Serialize;
+
+/// Shown where there is no external name.
+pub const NO_EXTERNAL: &str = "(none)";
+
+/// The column titles of a kind.
+#[must_use]
+pub fn header(kind: Kind, wide: bool) -> Vec<&'static str> {
+    match kind {
+        Kind::Sandbox => sandbox::header(wide),
+        Kind::Node => node::header(wide),
+        Kind::External => external::header(),
+    }
+}
+
+/// One object's cells, in the order of [`header`].
+///
+/// # Errors
+/// [`Failure::Unreadable`] where the object is not one this program knows.
+pub fn row(object: &wire::Object, now: Timestamp, wide: bool) -> Result<Vec<String>, Failure> {
+    Ok(match View::try_from(object)? {
+        View::Sandbox(view) => view.row(now, wide),
+        View::Node(view) => view.row(now, wide),
+        View::External(view) => view.row(now),
+    })
+}
+
+/// An object in its documented form.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+pub enum View {
+    Sandbox(Box<sandbox::SandboxView>),
+    Node(Box<node::NodeView>),
+    External(external::ExternalView),
+}
+
+impl TryFrom<&wire::Object> for View {
+    type Error = Failure;
+
+    fn try_from(object: &wire::Object) -> Result<Self, Failure> {
+        use wire::object::Object;
+        match &object.object {
+            Some(Object::Sandbox(s)) => Ok(Self::Sandbox(Box::new(sandbox::SandboxView::try_from(
+                s.clone(),
+            )?))),
+            Some(Object::Node(n)) => Ok(Self::Node(Box::new(node::NodeView::try_from(n.clone())?))),
+            Some(Object::External(e)) => Ok(Self::External(external::ExternalView::try_from(e.clone())?)),
+            None => Err(proto::convert::ConvertError::Missing { field: "object" }.into()),
+        }
+    }
+}
+
+/// `{"items": [...]}`
+#[derive(Debug, Serialize)]
+pub struct Items<T> {
+    pub items: Vec<T>,
+}
+
+/// A document of its own, with its line end. Tables are not documents: they get JSON's form.
+///
+/// # Errors
+/// [`Failure::Render`]
+pub fn document(value: &impl Serialize, format: Format) -> Result<String, Failure> {
+    match format {
+        Format::Yaml => serde_yaml_ng::to_string(value).map_err(|e| Failure::Render(e.to_string())),
+        Format::Json | Format::Table | Format::Wide => serde_json::to_string_pretty(value)
+            .map(|text| text + "\n")
+            .map_err(|e| Failure::Render(e.to_string())),
+    }
+}
+
+/// One of a sequence of documents: a line of JSON, or YAML after a `---`.
+///
+/// # Errors
+/// [`Failure::Render`]
+pub fn streamed(value: &impl Serialize, format: Format) -> Result<String, Failure> {
+    match format {
+        Format::Yaml => Ok(format!("---\n{}", document(value, format)?)),
+        Format::Json | Format::Table | Format::Wide => serde_json::to_string(value)
+            .map(|text| text + "\n")
+            .map_err(|e| Failure::Render(e.to_string())),
+    }
+}
+
+/// `a=b,c=d`, or `-` for none.
+fn labels(labels: &proto::spec::Labels) -> String {
+    if labels.is_empty() {
+        return "-".to_owned();
+    }
+    labels
+        .iter()
+        .map(|(key, value)| format!("{key}={value}"))
+        .collect::<Vec<_>>()
+        .join(",")
+}
+
+fn or_dash(text: &str) -> String {
+    if text.is_empty() { "-" } else { text }.to_owned()
+}
+
+#[cfg(test)]
+mod tests;

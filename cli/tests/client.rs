@@ -1,0 +1,415 @@
+//! The client against real in-process replicas that answer as told: redirects, lost replicas, retries under
+//! one request id, streams that break.
+
+use cli::client::{Change, Client, ClientError, Endpoint};
+use prost::Message;
+use proto::object::Kind;
+use proto::wire::{self, control_server::Control};
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio_stream::{Stream, StreamExt};
+use tonic::{Code, Request, Response, Status};
+
+/// What a replica does with one request.
+#[derive(Clone)]
+enum Act {
+    Accept,
+    NotLeader(String),
+    Fail(Code, &'static str),
+    Hang,
+}
+
+/// One replica on a port of its own; its script is used up one act per request, the last one stays.
+#[derive(Clone, Default)]
+struct Replica {
+    script: Arc<Mutex<VecDeque<Act>>>,
+    request_ids: Arc<Mutex<Vec<String>>>,
+    /// What each stream sends, one list per stream; an empty queue: streams that stay silent.
+    watches: Arc<Mutex<VecDeque<Vec<wire::WatchEvent>>>>,
+    logs: Arc<Mutex<VecDeque<LogStream>>>,
+    log_requests: Arc<Mutex<Vec<wire::LogsRequest>>>,
+}
+
+/// Lines, and whether the stream then ends well.
+type LogStream = (Vec<wire::LogLine>, bool);
+
+impl Replica {
+    fn acting(acts: Vec<Act>) -> Self {
+        let replica = Self::default();
+        *replica.script.lock().unwrap() = acts.into();
+        replica
+    }
+
+    async fn serve(&self) -> Endpoint {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let endpoint = format!("http://{}", listener.local_addr().unwrap());
+        let incoming = tokio_stream::wrappers::TcpListenerStream::new(listener);
+        let service = wire::control_server::ControlServer::new(self.clone());
+        let server = tonic::transport::Server::builder()
+            .add_service(service)
+            .serve_with_incoming(incoming);
+        tokio::spawn(server);
+        endpoint.parse().unwrap()
+    }
+
+    async fn act(&self) -> Result<(), Status> {
+        let act = {
+            let mut script = self.script.lock().unwrap();
+            match script.len() {
+                0 => Act::Accept,
+                1 => script[0].clone(),
+                _ => script.pop_front().unwrap(),
+            }
+        };
+        match act {
+            Act::Accept => Ok(()),
+            Act::Fail(code, message) => Err(Status::new(code, message)),
+            Act::Hang => std::future::pending().await,
+            Act::NotLeader(endpoint) => {
+                let detail = wire::error_detail::Detail::NotLeader(wire::NotLeader {
+                    leader_id: 1,
+                    endpoint,
+                });
+                let detail = wire::ErrorDetail { detail: Some(detail) };
+                Err(Status::with_details(
+                    Code::FailedPrecondition,
+                    "not the leader",
+                    detail.encode_to_vec().into(),
+                ))
+            }
+        }
+    }
+}
+
+type Streamed<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+#[tonic::async_trait]
+impl Control for Replica {
+    type WatchStream = Streamed<wire::WatchEvent>;
+    type LogsStream = Streamed<wire::LogsChunk>;
+
+    async fn apply(
+        &self,
+        request: Request<wire::ApplyRequest>,
+    ) -> Result<Response<wire::ApplyResponse>, Status> {
+        self.request_ids
+            .lock()
+            .unwrap()
+            .push(request.into_inner().request_id);
+        self.act().await?;
+        Ok(Response::new(wire::ApplyResponse {
+            outcome: wire::Outcome::Created.into(),
+            object: None,
+        }))
+    }
+
+    async fn get(&self, request: Request<wire::GetRequest>) -> Result<Response<wire::Object>, Status> {
+        self.act().await?;
+        let id = request.into_inner().id;
+        Ok(Response::new(external(&id, 1)))
+    }
+
+    async fn list(&self, _: Request<wire::ListRequest>) -> Result<Response<wire::ListResponse>, Status> {
+        self.act().await?;
+        Ok(Response::new(wire::ListResponse::default()))
+    }
+
+    async fn delete(
+        &self,
+        request: Request<wire::DeleteRequest>,
+    ) -> Result<Response<wire::DeleteResponse>, Status> {
+        let request = request.into_inner();
+        self.request_ids.lock().unwrap().push(request.request_id);
+        self.act().await?;
+        Ok(Response::new(wire::DeleteResponse { id: request.id }))
+    }
+
+    async fn watch(&self, _: Request<wire::WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
+        let Some(events) = self.watches.lock().unwrap().pop_front() else {
+            return Ok(Response::new(Box::pin(tokio_stream::pending())));
+        };
+        let broken = tokio_stream::once(Err(Status::unavailable("the replica stops")));
+        Ok(Response::new(Box::pin(
+            tokio_stream::iter(events.into_iter().map(Ok)).chain(broken),
+        )))
+    }
+
+    async fn logs(&self, request: Request<wire::LogsRequest>) -> Result<Response<Self::LogsStream>, Status> {
+        self.act().await?;
+        self.log_requests.lock().unwrap().push(request.into_inner());
+        let Some((lines, ends_well)) = self.logs.lock().unwrap().pop_front() else {
+            return Ok(Response::new(Box::pin(tokio_stream::pending())));
+        };
+        let chunk = tokio_stream::once(Ok(wire::LogsChunk { lines }));
+        if ends_well {
+            return Ok(Response::new(Box::pin(chunk)));
+        }
+        let broken = tokio_stream::once(Err(Status::unavailable("the replica stops")));
+        Ok(Response::new(Box::pin(chunk.chain(broken))))
+    }
+
+    async fn cluster(
+        &self,
+        _: Request<wire::ClusterRequest>,
+    ) -> Result<Response<wire::ClusterResponse>, Status> {
+        self.act().await?;
+        Ok(Response::new(wire::ClusterResponse::default()))
+    }
+
+    async fn init_cluster(
+        &self,
+        _: Request<wire::InitClusterRequest>,
+    ) -> Result<Response<wire::InitClusterResponse>, Status> {
+        Err(Status::unimplemented("not part of these tests"))
+    }
+}
+
+fn external(id: &str, resource_version: u64) -> wire::Object {
+    wire::Object {
+        object: Some(wire::object::Object::External(wire::External {
+            id: id.to_owned(),
+            node_id: "n".to_owned(),
+            external: "x.test".to_owned(),
+            resource_version,
+            ..Default::default()
+        })),
+    }
+}
+
+fn manifest() -> proto::spec::Manifest {
+    let text = "{apiVersion: sandboxd.o/v1, kind: External, id: e, spec: {node_id: n, external: x.test}}";
+    proto::manifest::parse(text).unwrap().remove(0)
+}
+
+fn client(servers: &[&Endpoint], timeout: Duration) -> Client {
+    Client::new(servers.iter().map(|e| (*e).clone()).collect(), timeout).unwrap()
+}
+
+const LONG: Duration = Duration::from_secs(20);
+
+/// An address at which nothing listens.
+async fn nobody() -> Endpoint {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    format!("http://{}", listener.local_addr().unwrap())
+        .parse()
+        .unwrap()
+}
+
+#[tokio::test]
+async fn follower_that_names_the_leader_is_followed_also_to_an_unlisted_one() {
+    let leader = Replica::default();
+    let leader_at = leader.serve().await;
+    let follower = Replica::acting(vec![Act::NotLeader(leader_at.to_string())]);
+    let follower_at = follower.serve().await;
+    let client = client(&[&follower_at], LONG);
+    client.apply(&manifest(), false).await.unwrap();
+    client.apply(&manifest(), false).await.unwrap();
+    let asked = follower.request_ids.lock().unwrap().clone();
+    let answered = leader.request_ids.lock().unwrap().clone();
+    assert_eq!(asked, answered[..1], "one id over the redirect");
+    assert_eq!(answered.len(), 2, "the second write went straight to the leader");
+    assert_ne!(answered[0], answered[1], "each write has an id of its own");
+}
+
+#[tokio::test]
+async fn write_retried_over_dead_and_leaderless_replicas_keeps_its_request_id() {
+    let dead = nobody().await;
+    let electing = Replica::acting(vec![
+        Act::NotLeader(String::new()),
+        Act::NotLeader(dead.to_string()),
+        Act::Fail(Code::Unavailable, "leadership was lost"),
+        Act::Accept,
+    ]);
+    let electing_at = electing.serve().await;
+    let client = client(&[&dead, &electing_at], LONG);
+    let response = client.apply(&manifest(), false).await.unwrap();
+    assert_eq!(response.outcome(), wire::Outcome::Created);
+    let mut ids = electing.request_ids.lock().unwrap().clone();
+    assert_eq!(ids.len(), 4);
+    ids.dedup();
+    assert_eq!(ids.len(), 1, "one id over all attempts");
+}
+
+#[tokio::test]
+async fn frozen_replica_costs_a_pause_and_no_more() {
+    let frozen = Replica::acting(vec![Act::Hang]);
+    let frozen_at = frozen.serve().await;
+    let healthy = Replica::default();
+    let healthy_at = healthy.serve().await;
+    let client = client(&[&frozen_at, &healthy_at], LONG);
+    client.delete(Kind::External, "e", false).await.unwrap();
+    assert_eq!(
+        *frozen.request_ids.lock().unwrap(),
+        *healthy.request_ids.lock().unwrap()
+    );
+}
+
+#[tokio::test]
+async fn read_goes_to_the_next_replica_and_stays_there() {
+    let dead = nobody().await;
+    let stopping = Replica::acting(vec![Act::Fail(Code::Unavailable, "stops")]);
+    let stopping_at = stopping.serve().await;
+    let healthy = Replica::default();
+    let healthy_at = healthy.serve().await;
+    let client = client(&[&dead, &stopping_at, &healthy_at], LONG);
+    client.get(Kind::External, "e", false).await.unwrap();
+    *stopping.script.lock().unwrap() = vec![Act::Fail(Code::Internal, "must not be asked again")].into();
+    client.get(Kind::External, "e", false).await.unwrap();
+}
+
+#[track_caller]
+fn check_refused(error: &ClientError, code: Code, part: &str) {
+    assert_eq!(error.code(), Some(code), "{error}");
+    assert!(error.to_string().contains(part), "{error}");
+    assert!(!error.is_timeout());
+}
+
+#[tokio::test]
+async fn decision_of_the_cluster_is_not_asked_for_again() {
+    let replica = Replica::acting(vec![Act::Fail(Code::NotFound, "no external `e`")]);
+    let at = replica.serve().await;
+    let other = Replica::default();
+    let other_at = other.serve().await;
+    let client = client(&[&at, &other_at], LONG);
+    let error = client.delete(Kind::External, "e", false).await.unwrap_err();
+    check_refused(&error, Code::NotFound, "delete external/e: no external `e`");
+    assert!(error.is_not_found());
+    assert_eq!(replica.request_ids.lock().unwrap().len(), 1);
+    assert!(other.request_ids.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn cluster_without_a_leader_is_reported_with_each_replicas_word_at_the_deadline() {
+    let replica = Replica::acting(vec![Act::Fail(Code::Unavailable, "no quorum")]);
+    let at = replica.serve().await;
+    let dead = nobody().await;
+    let client = client(&[&at, &dead], Duration::from_millis(600));
+    let error = client.apply(&manifest(), false).await.unwrap_err();
+    assert!(error.is_timeout());
+    let text = error.to_string();
+    for part in [
+        at.as_str(),
+        "no quorum",
+        dead.as_str(),
+        "refused",
+        "not known whether",
+        "--request-timeout",
+    ] {
+        assert!(text.contains(part), "{part} in {text}");
+    }
+    assert!(
+        replica.request_ids.lock().unwrap().len() > 2,
+        "it was tried again"
+    );
+}
+
+fn event(kind: wire::watch_event::Type, object: Option<wire::Object>) -> wire::WatchEvent {
+    wire::WatchEvent {
+        r#type: kind.into(),
+        object,
+        index: 0,
+    }
+}
+
+#[tokio::test]
+async fn watch_over_a_lost_replica_tells_what_changed_and_went_meanwhile_once() {
+    use wire::watch_event::Type::{Changed, Synced};
+    let replica = Replica::default();
+    *replica.watches.lock().unwrap() = VecDeque::from([
+        vec![
+            event(Changed, Some(external("a", 1))),
+            event(Changed, Some(external("b", 1))),
+            event(Changed, Some(external("c", 1))),
+            event(Synced, None),
+        ],
+        vec![
+            event(Changed, Some(external("b", 1))),
+            event(Changed, Some(external("c", 2))),
+            event(Changed, Some(external("d", 1))),
+            event(Synced, None),
+        ],
+    ]);
+    let at = replica.serve().await;
+    let client = client(&[&at], LONG);
+    let mut watch = client.watch(wire::WatchRequest::default());
+    let mut seen = Vec::new();
+    for _ in 0..7 {
+        seen.push(watch.next().await.unwrap());
+    }
+    let expected = [
+        Change::Changed(external("a", 1)),
+        Change::Changed(external("b", 1)),
+        Change::Changed(external("c", 1)),
+        Change::Synced,
+        Change::Changed(external("c", 2)),
+        Change::Changed(external("d", 1)),
+        Change::Deleted(external("a", 1)),
+    ];
+    assert_eq!(seen, expected);
+}
+
+fn line(ns: u64, text: &str) -> wire::LogLine {
+    wire::LogLine {
+        container: "c".to_owned(),
+        stderr: false,
+        time_unix_ns: ns,
+        line: text.as_bytes().to_vec(),
+    }
+}
+
+#[tokio::test]
+async fn followed_logs_over_a_lost_leader_show_each_line_once() {
+    let second = 1_000_000_000;
+    let replica = Replica::default();
+    *replica.logs.lock().unwrap() = VecDeque::from([
+        (vec![line(60 * second, "one"), line(61 * second, "two")], false),
+        (
+            vec![
+                line(60 * second, "one"),
+                line(61 * second, "two"),
+                line(61 * second, "three"),
+            ],
+            true,
+        ),
+    ]);
+    let at = replica.serve().await;
+    let client = client(&[&at], LONG);
+    let mut lines = client.logs(wire::LogsRequest {
+        sandbox_id: "s".to_owned(),
+        follow: true,
+        tail: Some(10),
+        ..Default::default()
+    });
+    let mut seen = Vec::new();
+    // The stream ends; what the replica says of the sandbox then is no running sandbox: the end.
+    while let Some(line) = lines.next().await.unwrap() {
+        seen.push(String::from_utf8(line.line).unwrap());
+    }
+    assert_eq!(seen, ["one", "two", "three"]);
+    let requests = replica.log_requests.lock().unwrap().clone();
+    assert_eq!((requests[0].tail, requests[0].since_ms), (Some(10), 0));
+    assert_eq!((requests[1].tail, requests[1].since_ms), (None, 51_000));
+}
+
+#[track_caller]
+fn check_endpoint(text: &str, expected: Result<&str, &str>) {
+    match (text.parse::<Endpoint>(), expected) {
+        (Ok(endpoint), Ok(expected)) => assert_eq!(endpoint.as_str(), expected),
+        (Err(error), Err(part)) => assert!(error.to_string().contains(part), "{error}"),
+        (got, expected) => panic!("{text}: {got:?}, expected {expected:?}"),
+    }
+}
+
+#[test]
+fn endpoints_are_taken_in_short_and_long_form_and_checked() {
+    check_endpoint("10.0.0.1:7070", Ok("http://10.0.0.1:7070"));
+    check_endpoint(" http://host:1/ ", Ok("http://host:1"));
+    check_endpoint("[::1]:7070", Ok("http://[::1]:7070"));
+    check_endpoint("https://host:1", Err("plain text only"));
+    check_endpoint("host", Err("port is missing"));
+    check_endpoint("host:0", Err("1 to 65535"));
+    check_endpoint("host:http", Err("1 to 65535"));
+    check_endpoint("http://:1", Err("HOST:PORT"));
+}
