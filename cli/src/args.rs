@@ -17,12 +17,16 @@ Examples:
 
 Without --server, the local cluster of `sbxctl dev up` is used.
 
-Exit codes: 0 done; 1 refused or failed; 2 wrong command line, or no cluster known; 3 a manifest is wrong,
-nothing was sent; 4 time ran out.";
+Exit codes:
+  0  done
+  1  refused, or failed
+  2  the command line is wrong, or no cluster is known
+  3  a manifest is wrong; nothing was sent
+  4  time ran out";
 
 /// Run sandboxes: groups of containers that share a network and volumes, on a replicated control plane.
 #[derive(Debug, Parser)]
-#[command(name = "sbxctl", version, after_help = EXAMPLES, propagate_version = true, max_term_width = 110)]
+#[command(name = "sbxctl", version, after_help = EXAMPLES, max_term_width = 110)]
 pub struct Cli {
     #[command(flatten)]
     pub global: Global,

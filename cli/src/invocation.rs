@@ -87,6 +87,10 @@ impl Invocation {
             .iter()
             .map(|text| text.parse::<Endpoint>())
             .collect::<Result<Vec<_>, _>>()?;
-        Ok(Client::new(servers, self.global.request_timeout)?)
+        let client = Client::new(servers, self.global.request_timeout)?;
+        // That nobody reads stderr is no failure.
+        Ok(client.with_notice(Box::new(|text| {
+            writeln!(std::io::stderr(), "sbxctl: {text}").ok();
+        })))
     }
 }

@@ -1,182 +1,15 @@
 //! The client against real in-process replicas that answer as told: redirects, lost replicas, retries under
 //! one request id, streams that break.
 
+mod replica;
+
 use cli::client::{Change, Client, ClientError, Endpoint};
-use prost::Message;
 use proto::object::Kind;
-use proto::wire::{self, control_server::Control};
+use proto::wire;
+use replica::{Act, Replica, event, external};
 use std::collections::VecDeque;
-use std::pin::Pin;
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use tokio_stream::{Stream, StreamExt};
-use tonic::{Code, Request, Response, Status};
-
-/// What a replica does with one request.
-#[derive(Clone)]
-enum Act {
-    Accept,
-    NotLeader(String),
-    Fail(Code, &'static str),
-    Hang,
-}
-
-/// One replica on a port of its own; its script is used up one act per request, the last one stays.
-#[derive(Clone, Default)]
-struct Replica {
-    script: Arc<Mutex<VecDeque<Act>>>,
-    request_ids: Arc<Mutex<Vec<String>>>,
-    /// What each stream sends, one list per stream; an empty queue: streams that stay silent.
-    watches: Arc<Mutex<VecDeque<Vec<wire::WatchEvent>>>>,
-    logs: Arc<Mutex<VecDeque<LogStream>>>,
-    log_requests: Arc<Mutex<Vec<wire::LogsRequest>>>,
-}
-
-/// Lines, and whether the stream then ends well.
-type LogStream = (Vec<wire::LogLine>, bool);
-
-impl Replica {
-    fn acting(acts: Vec<Act>) -> Self {
-        let replica = Self::default();
-        *replica.script.lock().unwrap() = acts.into();
-        replica
-    }
-
-    async fn serve(&self) -> Endpoint {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let endpoint = format!("http://{}", listener.local_addr().unwrap());
-        let incoming = tokio_stream::wrappers::TcpListenerStream::new(listener);
-        let service = wire::control_server::ControlServer::new(self.clone());
-        let server = tonic::transport::Server::builder()
-            .add_service(service)
-            .serve_with_incoming(incoming);
-        tokio::spawn(server);
-        endpoint.parse().unwrap()
-    }
-
-    async fn act(&self) -> Result<(), Status> {
-        let act = {
-            let mut script = self.script.lock().unwrap();
-            match script.len() {
-                0 => Act::Accept,
-                1 => script[0].clone(),
-                _ => script.pop_front().unwrap(),
-            }
-        };
-        match act {
-            Act::Accept => Ok(()),
-            Act::Fail(code, message) => Err(Status::new(code, message)),
-            Act::Hang => std::future::pending().await,
-            Act::NotLeader(endpoint) => {
-                let detail = wire::error_detail::Detail::NotLeader(wire::NotLeader {
-                    leader_id: 1,
-                    endpoint,
-                });
-                let detail = wire::ErrorDetail { detail: Some(detail) };
-                Err(Status::with_details(
-                    Code::FailedPrecondition,
-                    "not the leader",
-                    detail.encode_to_vec().into(),
-                ))
-            }
-        }
-    }
-}
-
-type Streamed<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
-
-#[tonic::async_trait]
-impl Control for Replica {
-    type WatchStream = Streamed<wire::WatchEvent>;
-    type LogsStream = Streamed<wire::LogsChunk>;
-
-    async fn apply(
-        &self,
-        request: Request<wire::ApplyRequest>,
-    ) -> Result<Response<wire::ApplyResponse>, Status> {
-        self.request_ids
-            .lock()
-            .unwrap()
-            .push(request.into_inner().request_id);
-        self.act().await?;
-        Ok(Response::new(wire::ApplyResponse {
-            outcome: wire::Outcome::Created.into(),
-            object: None,
-        }))
-    }
-
-    async fn get(&self, request: Request<wire::GetRequest>) -> Result<Response<wire::Object>, Status> {
-        self.act().await?;
-        let id = request.into_inner().id;
-        Ok(Response::new(external(&id, 1)))
-    }
-
-    async fn list(&self, _: Request<wire::ListRequest>) -> Result<Response<wire::ListResponse>, Status> {
-        self.act().await?;
-        Ok(Response::new(wire::ListResponse::default()))
-    }
-
-    async fn delete(
-        &self,
-        request: Request<wire::DeleteRequest>,
-    ) -> Result<Response<wire::DeleteResponse>, Status> {
-        let request = request.into_inner();
-        self.request_ids.lock().unwrap().push(request.request_id);
-        self.act().await?;
-        Ok(Response::new(wire::DeleteResponse { id: request.id }))
-    }
-
-    async fn watch(&self, _: Request<wire::WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
-        let Some(events) = self.watches.lock().unwrap().pop_front() else {
-            return Ok(Response::new(Box::pin(tokio_stream::pending())));
-        };
-        let broken = tokio_stream::once(Err(Status::unavailable("the replica stops")));
-        Ok(Response::new(Box::pin(
-            tokio_stream::iter(events.into_iter().map(Ok)).chain(broken),
-        )))
-    }
-
-    async fn logs(&self, request: Request<wire::LogsRequest>) -> Result<Response<Self::LogsStream>, Status> {
-        self.act().await?;
-        self.log_requests.lock().unwrap().push(request.into_inner());
-        let Some((lines, ends_well)) = self.logs.lock().unwrap().pop_front() else {
-            return Ok(Response::new(Box::pin(tokio_stream::pending())));
-        };
-        let chunk = tokio_stream::once(Ok(wire::LogsChunk { lines }));
-        if ends_well {
-            return Ok(Response::new(Box::pin(chunk)));
-        }
-        let broken = tokio_stream::once(Err(Status::unavailable("the replica stops")));
-        Ok(Response::new(Box::pin(chunk.chain(broken))))
-    }
-
-    async fn cluster(
-        &self,
-        _: Request<wire::ClusterRequest>,
-    ) -> Result<Response<wire::ClusterResponse>, Status> {
-        self.act().await?;
-        Ok(Response::new(wire::ClusterResponse::default()))
-    }
-
-    async fn init_cluster(
-        &self,
-        _: Request<wire::InitClusterRequest>,
-    ) -> Result<Response<wire::InitClusterResponse>, Status> {
-        Err(Status::unimplemented("not part of these tests"))
-    }
-}
-
-fn external(id: &str, resource_version: u64) -> wire::Object {
-    wire::Object {
-        object: Some(wire::object::Object::External(wire::External {
-            id: id.to_owned(),
-            node_id: "n".to_owned(),
-            external: "x.test".to_owned(),
-            resource_version,
-            ..Default::default()
-        })),
-    }
-}
+use tonic::Code;
 
 fn manifest() -> proto::spec::Manifest {
     let text = "{apiVersion: sandboxd.o/v1, kind: External, id: e, spec: {node_id: n, external: x.test}}";
@@ -303,14 +136,6 @@ async fn cluster_without_a_leader_is_reported_with_each_replicas_word_at_the_dea
         replica.request_ids.lock().unwrap().len() > 2,
         "it was tried again"
     );
-}
-
-fn event(kind: wire::watch_event::Type, object: Option<wire::Object>) -> wire::WatchEvent {
-    wire::WatchEvent {
-        r#type: kind.into(),
-        object,
-        index: 0,
-    }
 }
 
 #[tokio::test]

@@ -39,7 +39,12 @@ pub struct Client {
     /// Where the last read was answered: index into `servers`.
     reader: Mutex<usize>,
     request_timeout: Duration,
+    /// Told once per request that has to wait: what is waited for.
+    notice: Option<Notice>,
 }
+
+/// Tells a person why nothing happens.
+pub type Notice = Box<dyn Fn(&str)>;
 
 impl Client {
     /// `request_timeout` bounds one request with all its attempts.
@@ -56,7 +61,15 @@ impl Client {
             leader: Mutex::new(None),
             reader: Mutex::new(0),
             request_timeout,
+            notice: None,
         })
+    }
+
+    /// `notice` is called once for each request that a user has to wait for.
+    #[must_use]
+    pub fn with_notice(mut self, notice: Notice) -> Self {
+        self.notice = Some(notice);
+        self
     }
 
     /// Creates or changes one object, once however often it had to be asked.

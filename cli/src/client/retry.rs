@@ -21,6 +21,8 @@ const LONGEST_ATTEMPT: Duration = Duration::from_secs(10);
 /// some hundred milliseconds.
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 const LONGEST_PAUSE: Duration = Duration::from_millis(250);
+/// From then on a user wants to know what the pause is about.
+const NOTICE_AFTER: Duration = Duration::from_secs(2);
 
 /// Who can answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,6 +43,7 @@ impl Client {
         let begun = Instant::now();
         let deadline = begun + self.request_timeout;
         let mut round = Round::default();
+        let mut noticed = false;
         let mut attempts: Vec<(Endpoint, String)> = Vec::new();
         let mut target = self.first(route);
         loop {
@@ -63,6 +66,14 @@ impl Client {
                 ),
             };
             tracing::debug!(%target, act, why, "attempt failed");
+            if !noticed && begun.elapsed() >= NOTICE_AFTER {
+                noticed = true;
+                if let Some(notice) = &self.notice {
+                    notice(&format!(
+                        "{act}: waiting for a replica that can answer ({target}: {why})"
+                    ));
+                }
+            }
             attempts.retain(|(endpoint, _)| *endpoint != target);
             attempts.push((target.clone(), why));
             round.tried.insert(target);
@@ -186,6 +197,6 @@ impl Patience {
 
 /// To the tenth of a second, for people.
 fn rounded(duration: Duration) -> Duration {
-    let tenths = duration.as_millis().div_ceil(100);
+    let tenths = (duration.as_millis() + 50) / 100;
     Duration::from_millis(u64::try_from(tenths * 100).unwrap_or(u64::MAX))
 }

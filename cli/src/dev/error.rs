@@ -71,7 +71,7 @@ pub enum DevError {
     },
     #[error("no replica leads at present: name one, or try again in a second")]
     NoLeader,
-    #[error("{member} ended while the cluster came up ({how}); its last lines:\n{log}")]
+    #[error("{member} ended as soon as it was started ({how}); its last lines:\n{log}")]
     Died {
         member: String,
         how: String,

@@ -27,7 +27,7 @@ pub(super) fn client(plan: &Plan, timeout: Duration) -> Result<Client, DevError>
 }
 
 /// What a replica that is asked alone says of the cluster; `None` where it does not answer.
-async fn ask(member: &Member) -> Result<Option<wire::ClusterResponse>, DevError> {
+pub(super) async fn ask(member: &Member) -> Result<Option<wire::ClusterResponse>, DevError> {
     let endpoint: Endpoint = member.endpoint().parse()?;
     let client = Client::new(vec![endpoint], ASK_TIMEOUT)?;
     match client.cluster(true).await {

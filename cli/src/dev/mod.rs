@@ -38,41 +38,33 @@ pub use error::DevError;
 use crate::args::{DevArgs, DevCommand};
 use crate::failure::Failure;
 use crate::invocation::Invocation;
+use std::path::Path;
 
 /// # Errors
 /// [`Failure`]
 pub async fn run(args: &DevArgs, invocation: &mut Invocation) -> Result<(), Failure> {
-    match &args.command {
-        DevCommand::Status => {}
-        DevCommand::Up(_)
-        | DevCommand::Kill(_)
-        | DevCommand::Pause(_)
-        | DevCommand::Resume(_)
-        | DevCommand::Restart(_)
-        | DevCommand::Partition(_)
-        | DevCommand::Heal
-        | DevCommand::Down { .. } => {
-            invocation.refuse_format("dev")?;
-            if !nix::unistd::geteuid().is_root() {
-                return Err(DevError::NotRoot.into());
-            }
+    let named = args.dir.as_deref();
+    let only_looks = matches!(args.command, DevCommand::Status);
+    if !only_looks {
+        invocation.refuse_format("dev")?;
+        if !nix::unistd::geteuid().is_root() {
+            return Err(DevError::NotRoot.into());
         }
     }
-    if let DevCommand::Up(up) = &args.command {
-        let dir = args.dir.clone().unwrap_or_else(|| record::DEFAULT_DIR.into());
-        return up::run(&dir, up, invocation).await;
-    }
-    let dir = record::find(args.dir.as_deref())?;
+    let dir = || record::find(named);
     match &args.command {
-        DevCommand::Up(_) => Ok(()), // returned above
-        DevCommand::Status => status::run(&dir, invocation).await,
-        DevCommand::Kill(args) => member::kill(&dir, &args.members, invocation).await,
-        DevCommand::Pause(args) => member::pause(&dir, &args.members, invocation).await,
-        DevCommand::Resume(args) => member::resume(&dir, &args.members, invocation).await,
-        DevCommand::Restart(args) => member::restart(&dir, &args.members, invocation).await,
-        DevCommand::Partition(args) => partition::cut(&dir, &args.members, invocation).await,
-        DevCommand::Heal => partition::heal(&dir, invocation),
-        DevCommand::Down { keep_data } => down::run(&dir, *keep_data, invocation).await,
+        DevCommand::Status => status::run(&dir()?, invocation).await,
+        DevCommand::Up(up) => {
+            let dir = named.unwrap_or(Path::new(record::DEFAULT_DIR));
+            up::run(dir, up, invocation).await
+        }
+        DevCommand::Kill(args) => member::kill(&dir()?, &args.members, invocation).await,
+        DevCommand::Pause(args) => member::pause(&dir()?, &args.members, invocation).await,
+        DevCommand::Resume(args) => member::resume(&dir()?, &args.members, invocation).await,
+        DevCommand::Restart(args) => member::restart(&dir()?, &args.members, invocation).await,
+        DevCommand::Partition(args) => partition::cut(&dir()?, &args.members, invocation).await,
+        DevCommand::Heal => partition::heal(&dir()?, invocation),
+        DevCommand::Down { keep_data } => down::run(&dir()?, *keep_data, invocation).await,
     }
 }
 

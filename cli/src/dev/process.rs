@@ -17,6 +17,10 @@ use tokio::process::{Child, Command};
 
 /// A killed process is gone in milliseconds, unless the kernel is busy freeing its memory.
 const DEATH_TIMEOUT: Duration = Duration::from_secs(10);
+/// A signal reaches a process when it is next scheduled or leaves the kernel.
+const PAUSE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Nothing but its parent is told that a process has stopped.
+const PAUSE_POLL: Duration = Duration::from_millis(1);
 /// Lines of a log that are shown with a failure.
 const LOG_TAIL_LINES: usize = 15;
 
@@ -91,6 +95,21 @@ impl Identity {
             Err(e) if e.raw_os_error() == Some(libc::ESRCH) => Ok(false),
             Err(e) => Err(e),
         }
+    }
+
+    /// Stops it and waits until it no longer runs. Whether it was there.
+    pub(super) async fn pause(&self) -> io::Result<bool> {
+        if !self.signal(Signal::SIGSTOP)? {
+            return Ok(false);
+        }
+        let deadline = tokio::time::Instant::now() + PAUSE_TIMEOUT;
+        while self.state() == State::Running {
+            if tokio::time::Instant::now() >= deadline {
+                return Err(io::Error::new(io::ErrorKind::TimedOut, "it does not stop"));
+            }
+            tokio::time::sleep(PAUSE_POLL).await;
+        }
+        Ok(true)
     }
 
     /// Kills it and waits until it has ended. Whether it was there.
@@ -248,17 +267,11 @@ mod tests {
         assert_eq!(earlier.state(), State::Dead);
     }
 
-    #[test]
-    fn process_is_paused_resumed_and_killed() {
+    #[tokio::test]
+    async fn process_is_paused_resumed_and_killed() {
         let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
         let identity = Identity::of(child.id()).unwrap();
-        assert!(identity.signal(Signal::SIGSTOP).unwrap());
-        // Stopping is asynchronous, but ends before waitpid reports it.
-        nix::sys::wait::waitpid(
-            nix::unistd::Pid::from_raw(child.id() as i32),
-            Some(nix::sys::wait::WaitPidFlag::WUNTRACED),
-        )
-        .unwrap();
+        assert!(identity.pause().await.unwrap());
         assert_eq!(identity.state(), State::Paused);
         assert!(identity.kill().unwrap());
         assert_eq!(identity.state(), State::Dead, "a zombie counts as dead");

@@ -130,8 +130,15 @@ pub(super) fn find(named: Option<&Path>) -> Result<PathBuf, DevError> {
     }
 }
 
+/// As the kernel names it in its list of mounts; a folder that is not there has no such name yet.
 pub(super) fn absolute(dir: &Path) -> Result<PathBuf, DevError> {
-    std::path::absolute(dir).map_err(DevError::io("find", dir))
+    match std::fs::canonicalize(dir) {
+        Ok(dir) => Ok(dir),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+            std::path::absolute(dir).map_err(DevError::io("find", dir))
+        }
+        Err(source) => Err(DevError::io("find", dir)(source)),
+    }
 }
 
 fn run_dir() -> PathBuf {

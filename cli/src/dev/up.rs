@@ -18,9 +18,9 @@ use tokio::process::Child;
 const SUBNET_OCTETS: std::ops::RangeInclusive<u8> = 1..=255;
 
 pub(super) async fn run(dir: &Path, args: &UpArgs, invocation: &mut Invocation) -> Result<(), Failure> {
-    let dir = record::absolute(dir)?;
     let is_new = !dir.exists();
-    std::fs::create_dir_all(&dir).map_err(DevError::io("create", &dir))?;
+    std::fs::create_dir_all(dir).map_err(DevError::io("create", dir))?;
+    let dir = record::absolute(dir)?;
     let _lock = record::lock(&dir)?;
     let (record, keep) = match prepare(&dir, args).await {
         Ok(prepared) => prepared,
@@ -39,6 +39,12 @@ pub(super) async fn run(dir: &Path, args: &UpArgs, invocation: &mut Invocation) 
         plan.subnet,
         plan.bridge()
     ));
+    if plan.agents > 0 && !names_are_resolvable() {
+        invocation.note(
+            "note      this machine resolves names through itself, which members can't: use --mirror with an \
+             address to pull images",
+        );
+    }
     let came_up = tokio::select! {
         came_up = bring_up(record, args.timeout, invocation) => came_up,
         _ = tokio::signal::ctrl_c() => Err(DevError::Interrupted),
@@ -61,6 +67,15 @@ pub(super) async fn run(dir: &Path, args: &UpArgs, invocation: &mut Invocation) 
         humantime::format_duration(took)
     ));
     Ok(())
+}
+
+/// Members share the machine's resolv.conf, but its loopback addresses are their own.
+fn names_are_resolvable() -> bool {
+    let text = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+    let mut servers = text
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("nameserver "));
+    servers.any(|server| !server.trim().starts_with("127.") && server.trim() != "::1")
 }
 
 /// A record of a cluster whose subnet is claimed, written down; and what is to stay where it does not come up.
