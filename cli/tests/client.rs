@@ -175,6 +175,26 @@ async fn watch_over_a_lost_replica_tells_what_changed_and_went_meanwhile_once() 
     assert_eq!(seen, expected);
 }
 
+#[tokio::test]
+async fn watch_from_a_replica_that_is_cut_off_goes_on_elsewhere() {
+    use wire::watch_event::Type::{Changed, Synced};
+    let cut_off = Replica::acting(vec![Act::Fail(Code::Unavailable, "no quorum")]);
+    cut_off
+        .silent_after
+        .lock()
+        .unwrap()
+        .push_back(vec![event(Synced, None)]);
+    let cut_off_at = cut_off.serve().await;
+    let healthy = Replica::default();
+    let present = vec![event(Changed, Some(external("a", 1))), event(Synced, None)];
+    healthy.silent_after.lock().unwrap().push_back(present);
+    let healthy_at = healthy.serve().await;
+    let client = client(&[&cut_off_at, &healthy_at], LONG);
+    let mut watch = client.watch(wire::WatchRequest::default());
+    assert_eq!(watch.next().await.unwrap(), Change::Synced);
+    assert_eq!(watch.next().await.unwrap(), Change::Changed(external("a", 1)));
+}
+
 fn line(ns: u64, text: &str) -> wire::LogLine {
     wire::LogLine {
         container: "c".to_owned(),

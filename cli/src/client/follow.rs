@@ -5,7 +5,7 @@
 //! before the last one shown, and as many of the same time as were shown.
 
 use super::fault::{Verdict, judge, text};
-use super::retry::{Patience, Route};
+use super::retry::{Patience, Route, SILENCE};
 use super::{Client, ClientError};
 use proto::object::Kind;
 use proto::status::Phase;
@@ -22,6 +22,8 @@ pub struct LogLines<'a> {
     client: &'a Client,
     request: wire::LogsRequest,
     stream: Option<Streaming<wire::LogsChunk>>,
+    /// The term of the leader that the stream comes from; `None`: not known.
+    term: Option<u64>,
     shown: BTreeMap<String, Shown>,
     pending: VecDeque<wire::LogLine>,
     finished: bool,
@@ -44,6 +46,7 @@ impl<'a> LogLines<'a> {
             client,
             request,
             stream: None,
+            term: None,
             shown: BTreeMap::new(),
             pending: VecDeque::new(),
             finished: false,
@@ -68,7 +71,14 @@ impl<'a> LogLines<'a> {
                 continue;
             };
             let act = format!("logs of sandbox/{}", self.request.sandbox_id);
-            let why = match stream.message().await {
+            let Ok(message) = tokio::time::timeout(SILENCE, stream.message()).await else {
+                // A leader that was replaced without noticing has no lines to relay any more.
+                if self.request.follow && self.term().await != self.term {
+                    self.stream = None;
+                }
+                continue;
+            };
+            let why = match message {
                 Ok(Some(chunk)) => {
                     self.patience.progress();
                     let lines = chunk
@@ -108,7 +118,14 @@ impl<'a> LogLines<'a> {
             })
             .await?;
         self.stream = Some(stream);
+        if self.request.follow {
+            self.term = self.term().await;
+        }
         Ok(())
+    }
+
+    async fn term(&self) -> Option<u64> {
+        self.client.cluster(false).await.ok().map(|cluster| cluster.term)
     }
 
     /// A stream that ends may mean that the sandbox has ended, or that the replica stops.

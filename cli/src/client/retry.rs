@@ -21,6 +21,9 @@ const LONGEST_ATTEMPT: Duration = Duration::from_secs(10);
 /// some hundred milliseconds.
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 const LONGEST_PAUSE: Duration = Duration::from_millis(250);
+/// A stream that is silent for so long is asked about: its replica may be cut off from the others, and know nothing of
+/// it.
+pub(super) const SILENCE: Duration = Duration::from_secs(5);
 /// From then on a user wants to know what the pause is about.
 const NOTICE_AFTER: Duration = Duration::from_secs(2);
 
@@ -97,8 +100,13 @@ impl Client {
         }
     }
 
+    /// The replica that answered the last read, as a number.
+    pub(super) fn reader(&self) -> usize {
+        *self.reader.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn first(&self, route: Route) -> Endpoint {
-        let reader = *self.reader.lock().unwrap_or_else(PoisonError::into_inner);
+        let reader = self.reader();
         let leader = self.leader.lock().unwrap_or_else(PoisonError::into_inner).clone();
         match (route, leader) {
             (Route::Leader, Some(leader)) => leader,

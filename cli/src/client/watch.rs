@@ -1,8 +1,9 @@
 //! A stream of changes that outlives the replica it comes from: after a break it is opened elsewhere, and what
-//! was missed is made up from the state that the new one begins with.
+//! was missed is made up from the state that the new one begins with. A replica that is silent because it is cut
+//! off is found out and left as well.
 
 use super::fault::{Verdict, judge, text};
-use super::retry::{Patience, Route};
+use super::retry::{Patience, Route, SILENCE};
 use super::{Client, ClientError};
 use proto::wire::{self, object::Object, watch_event::Type};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -22,6 +23,8 @@ pub struct Watch<'a> {
     client: &'a Client,
     request: wire::WatchRequest,
     stream: Option<Streaming<wire::WatchEvent>>,
+    /// Where the stream comes from.
+    reader: usize,
     /// What the caller knows of, by id.
     known: BTreeMap<String, wire::Object>,
     /// Ids that the present stream has told of before its marker; `None` after it.
@@ -37,6 +40,7 @@ impl<'a> Watch<'a> {
             client,
             request,
             stream: None,
+            reader: 0,
             known: BTreeMap::new(),
             told: None,
             synced: false,
@@ -58,7 +62,13 @@ impl<'a> Watch<'a> {
                 self.open().await?;
                 continue;
             };
-            let why = match stream.message().await {
+            let Ok(message) = tokio::time::timeout(SILENCE, stream.message()).await else {
+                if self.is_cut_off().await {
+                    self.stream = None;
+                }
+                continue;
+            };
+            let why = match message {
                 Ok(Some(event)) => {
                     self.patience.progress();
                     self.take(event);
@@ -86,8 +96,15 @@ impl<'a> Watch<'a> {
             })
             .await?;
         self.stream = Some(stream);
+        self.reader = self.client.reader();
         self.told = Some(BTreeSet::new());
         Ok(())
+    }
+
+    /// A linearizable read begins with the replica that the stream comes from: that it ended elsewhere says
+    /// that this one could not answer. Where none can, the present one is as good as any.
+    async fn is_cut_off(&self) -> bool {
+        self.client.cluster(false).await.is_ok() && self.client.reader() != self.reader
     }
 
     fn take(&mut self, event: wire::WatchEvent) {

@@ -25,7 +25,9 @@ pub enum Act {
 pub struct Replica {
     pub script: Arc<Mutex<VecDeque<Act>>>,
     pub request_ids: Arc<Mutex<Vec<String>>>,
-    /// What each stream sends, one list per stream; an empty queue: streams that stay silent.
+    /// What each watch sends before it stays silent, one list per watch.
+    pub silent_after: Arc<Mutex<VecDeque<Vec<wire::WatchEvent>>>>,
+    /// What each watch sends before it breaks, one list per watch; none left: silence.
     pub watches: Arc<Mutex<VecDeque<Vec<wire::WatchEvent>>>>,
     pub logs: Arc<Mutex<VecDeque<LogStream>>>,
     pub log_requests: Arc<Mutex<Vec<wire::LogsRequest>>>,
@@ -133,6 +135,10 @@ impl Control for Replica {
     }
 
     async fn watch(&self, _: Request<wire::WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
+        if let Some(events) = self.silent_after.lock().unwrap().pop_front() {
+            let events = tokio_stream::iter(events.into_iter().map(Ok));
+            return Ok(Response::new(Box::pin(events.chain(tokio_stream::pending()))));
+        }
         let Some(events) = self.watches.lock().unwrap().pop_front() else {
             return Ok(Response::new(Box::pin(tokio_stream::pending())));
         };
