@@ -1,1 +1,5 @@
+//! `sbxorch`, a replica of sandboxd's control plane.
 
+pub mod clock;
+pub mod config;
+pub mod session;

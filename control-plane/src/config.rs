@@ -1,0 +1,319 @@
+//! What an administrator sets: flags, `SBX_...` variables and a TOML file, merged in that order of precedence
+//! over defaults, and checked once into [`Config`]. Owns names, defaults and their explanation; starts nothing.
+//! Called by `main`.
+
+mod values;
+
+use clap::Args;
+use serde::{Deserialize, Serialize};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+pub use values::{LogFormat, Peer, PeerError, Span};
+
+/// Loopback: plain text leaves the machine only where somebody asked for it.
+const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 7070);
+const DEFAULT_PEER_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 7071);
+
+/// Every key, each optional: as given on the command line, in the environment or in the file. The doc comments
+/// are the text of `--help`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Args, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[command(next_help_heading = "Settings (each is also a key of the TOML file)")]
+pub struct Settings {
+    /// This replica's number, 1 or more, never used by another replica of the cluster, nor again after this
+    /// replica has lost its data
+    #[arg(long, env = "SBX_ID", value_name = "N", global = true)]
+    pub id: Option<u64>,
+
+    /// Where users and agents are served (gRPC and HTTP on one port) [default: 127.0.0.1:7070]
+    #[arg(long, env = "SBX_LISTEN", value_name = "ADDRESS:PORT", global = true)]
+    pub listen: Option<SocketAddr>,
+
+    /// Where the other replicas are served [default: 127.0.0.1:7071]
+    #[arg(long, env = "SBX_PEER_LISTEN", value_name = "ADDRESS:PORT", global = true)]
+    pub peer_listen: Option<SocketAddr>,
+
+    /// How users and agents reach this replica, told to them when they must follow the leader
+    /// [default: http://<listen>]
+    #[arg(long, env = "SBX_ADVERTISE", value_name = "URL", global = true)]
+    pub advertise: Option<String>,
+
+    /// How the other replicas reach this one [default: http://<peer-listen>]
+    #[arg(long, env = "SBX_ADVERTISE_PEER", value_name = "URL", global = true)]
+    pub advertise_peer: Option<String>,
+
+    /// Where the log, the state and snapshots are kept; must survive a restart [default: /var/lib/sbxorch]
+    #[arg(long, env = "SBX_DATA_DIR", value_name = "DIR", global = true)]
+    pub data_dir: Option<PathBuf>,
+
+    /// All replicas of a new cluster, this one included: ID=PEER_URL=URL[,...], the same list on each of them.
+    /// It forms the cluster at the very first start and is ignored from then on. Without it, run
+    /// `sbxorch cluster init` once the replicas run
+    #[arg(long, env = "SBX_INITIAL_CLUSTER", value_name = "LIST", value_delimiter = ',', global = true)]
+    pub initial_cluster: Option<Vec<Peer>>,
+
+    /// Serve plain text to anybody who reaches the ports. Required for now, as TLS and tokens are not built
+    /// yet: bind to addresses that only trusted machines reach
+    #[arg(long, env = "SBX_INSECURE", num_args = 0..=1, require_equals = true,
+          default_missing_value = "true", value_name = "BOOL", global = true)]
+    pub insecure: Option<bool>,
+
+    /// How often an agent says that it lives [default: 1s]
+    #[arg(long, env = "SBX_HEARTBEAT", value_name = "TIME", global = true)]
+    pub heartbeat: Option<Span>,
+
+    /// Without heartbeats for this long a node is NotReady and takes no new sandboxes [default: 10s]
+    #[arg(long, env = "SBX_NODE_GRACE", value_name = "TIME", global = true)]
+    pub node_grace: Option<Span>,
+
+    /// Without heartbeats for this long a node is Lost: its sandboxes fail, or are placed elsewhere where they
+    /// ask for it [default: 60s]
+    #[arg(long, env = "SBX_NODE_LEASE", value_name = "TIME", global = true)]
+    pub node_lease: Option<Span>,
+
+    /// How long an ended sandbox, its status and its logs are kept unless it is deleted before [default: 1h]
+    #[arg(long, env = "SBX_ENDED_RETENTION", value_name = "TIME", global = true)]
+    pub ended_retention: Option<Span>,
+
+    /// What to log: a level, or directives such as `info,control_plane=debug` [default: info]
+    #[arg(long, env = "SBX_LOG", value_name = "FILTER", global = true)]
+    pub log: Option<String>,
+
+    /// How log lines on stderr look [default: human]
+    #[arg(long, env = "SBX_LOG_FORMAT", value_name = "FORMAT", global = true)]
+    pub log_format: Option<LogFormat>,
+}
+
+/// The settings in force, checked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    pub id: u64,
+    pub listen: SocketAddr,
+    pub peer_listen: SocketAddr,
+    pub advertise: String,
+    pub advertise_peer: String,
+    pub data_dir: PathBuf,
+    /// Empty: wait for `sbxorch cluster init`, or for an existing cluster to add this replica.
+    pub initial_cluster: Vec<Peer>,
+    pub timings: Timings,
+}
+
+/// Times that users of the cluster notice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timings {
+    pub heartbeat: Duration,
+    pub node_grace: Duration,
+    pub node_lease: Duration,
+    pub ended_retention: Duration,
+}
+
+impl Default for Timings {
+    /// As the contract has them.
+    fn default() -> Self {
+        Self {
+            heartbeat: Duration::from_secs(1),
+            node_grace: Duration::from_secs(10),
+            node_lease: Duration::from_secs(60),
+            ended_retention: Duration::from_secs(3600),
+        }
+    }
+}
+
+/// Why the settings can't be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    #[error("cannot read the configuration file {}: {source}", path.display())]
+    Read { path: PathBuf, source: std::io::Error },
+    #[error("the configuration file {} is not valid: {source}", path.display())]
+    Parse { path: PathBuf, source: Box<toml::de::Error> },
+    #[error("cannot show the settings: {0}")]
+    Print(#[from] toml::ser::Error),
+    #[error("the settings cannot be used:\n{}", .0.iter().map(|p| format!("  {p}")).collect::<Vec<_>>().join("\n"))]
+    Invalid(Vec<Problem>),
+}
+
+/// One thing that is wrong with the settings, with its key.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Problem {
+    #[error("id: every replica needs a number of its own, 1 or more (--id 1)")]
+    Id,
+    #[error(
+        "insecure: TLS and tokens are not built yet, so this replica would serve plain text to anybody who \
+         reaches {listen} and {peer_listen}; if only trusted machines do, say so with --insecure"
+    )]
+    Insecure { listen: SocketAddr, peer_listen: SocketAddr },
+    #[error("{key}: {address} does not tell others how to reach this replica; set --{flag}")]
+    Unreachable { key: &'static str, flag: &'static str, address: SocketAddr },
+    #[error("{key}: `{url}` must begin with http://")]
+    Url { key: &'static str, url: String },
+    #[error("initial_cluster: replica {0} occurs twice")]
+    Twice(u64),
+    #[error("initial_cluster: this replica, {0}, is not in the list")]
+    Missing(u64),
+    #[error("initial_cluster: {0} replicas cannot form a cluster, it takes 1, 3 or 5")]
+    Size(usize),
+    #[error("initial_cluster: says that replica {id} is at {listed}, but its {key} is {own}")]
+    Differs { id: u64, key: &'static str, listed: String, own: String },
+    #[error("{longer}: must be longer than {shorter}")]
+    Order { shorter: &'static str, longer: &'static str },
+}
+
+impl Settings {
+    /// Reads the TOML file at `path`.
+    ///
+    /// # Errors
+    /// [`ConfigError::Read`] and [`ConfigError::Parse`], with the path; unknown keys are errors.
+    pub fn read(path: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+        toml::from_str(&text)
+            .map_err(|source| ConfigError::Parse { path: path.to_owned(), source: Box::new(source) })
+    }
+
+    /// These settings, and those of `other` where these say nothing.
+    #[must_use]
+    pub fn or(self, other: Self) -> Self {
+        Self {
+            id: self.id.or(other.id),
+            listen: self.listen.or(other.listen),
+            peer_listen: self.peer_listen.or(other.peer_listen),
+            advertise: self.advertise.or(other.advertise),
+            advertise_peer: self.advertise_peer.or(other.advertise_peer),
+            data_dir: self.data_dir.or(other.data_dir),
+            initial_cluster: self.initial_cluster.or(other.initial_cluster),
+            insecure: self.insecure.or(other.insecure),
+            heartbeat: self.heartbeat.or(other.heartbeat),
+            node_grace: self.node_grace.or(other.node_grace),
+            node_lease: self.node_lease.or(other.node_lease),
+            ended_retention: self.ended_retention.or(other.ended_retention),
+            log: self.log.or(other.log),
+            log_format: self.log_format.or(other.log_format),
+        }
+    }
+
+    /// These settings with the default of every key that has one.
+    #[must_use]
+    pub fn or_defaults(self) -> Self {
+        let listen = self.listen.unwrap_or(DEFAULT_LISTEN);
+        let peer_listen = self.peer_listen.unwrap_or(DEFAULT_PEER_LISTEN);
+        let reachable = |address: SocketAddr| (!address.ip().is_unspecified()).then(|| format!("http://{address}"));
+        let times = Timings::default();
+        self.or(Self {
+            id: None,
+            listen: Some(listen),
+            peer_listen: Some(peer_listen),
+            advertise: reachable(listen),
+            advertise_peer: reachable(peer_listen),
+            data_dir: Some(PathBuf::from("/var/lib/sbxorch")),
+            initial_cluster: Some(Vec::new()),
+            insecure: Some(false),
+            heartbeat: Some(Span(times.heartbeat)),
+            node_grace: Some(Span(times.node_grace)),
+            node_lease: Some(Span(times.node_lease)),
+            ended_retention: Some(Span(times.ended_retention)),
+            log: Some("info".to_owned()),
+            log_format: Some(LogFormat::Human),
+        })
+    }
+
+    /// As a TOML file that `--config` would read.
+    ///
+    /// # Errors
+    /// [`ConfigError::Print`] where a value has no TOML form, such as a path that is not UTF-8.
+    pub fn to_toml(&self) -> Result<String, ConfigError> {
+        Ok(toml::to_string_pretty(self)?)
+    }
+
+    /// Checks the settings, with defaults where they say nothing.
+    ///
+    /// # Errors
+    /// [`ConfigError::Invalid`] with all that is wrong, not just the first.
+    pub fn check(self) -> Result<Config, ConfigError> {
+        let mut problems = Vec::new();
+        let given = self.or_defaults();
+        let listen = given.listen.unwrap_or(DEFAULT_LISTEN);
+        let peer_listen = given.peer_listen.unwrap_or(DEFAULT_PEER_LISTEN);
+        if given.id.is_none_or(|id| id == 0) {
+            problems.push(Problem::Id);
+        }
+        if given.insecure != Some(true) {
+            problems.push(Problem::Insecure { listen, peer_listen });
+        }
+        let mut url = |key, flag, url: Option<String>, address| match url {
+            None => {
+                problems.push(Problem::Unreachable { key, flag, address });
+                String::new()
+            }
+            Some(url) => {
+                if !url.strip_prefix("http://").is_some_and(|host| !host.is_empty()) {
+                    problems.push(Problem::Url { key, url: url.clone() });
+                }
+                url
+            }
+        };
+        let advertise = url("advertise", "advertise", given.advertise, listen);
+        let advertise_peer = url("advertise_peer", "advertise-peer", given.advertise_peer, peer_listen);
+        let times = Timings::default();
+        let timings = Timings {
+            heartbeat: given.heartbeat.map_or(times.heartbeat, |s| s.0),
+            node_grace: given.node_grace.map_or(times.node_grace, |s| s.0),
+            node_lease: given.node_lease.map_or(times.node_lease, |s| s.0),
+            ended_retention: given.ended_retention.map_or(times.ended_retention, |s| s.0),
+        };
+        if timings.node_grace <= timings.heartbeat {
+            problems.push(Problem::Order { shorter: "heartbeat", longer: "node_grace" });
+        }
+        if timings.node_lease <= timings.node_grace {
+            problems.push(Problem::Order { shorter: "node_grace", longer: "node_lease" });
+        }
+        let config = Config {
+            id: given.id.unwrap_or_default(),
+            listen,
+            peer_listen,
+            advertise,
+            advertise_peer,
+            data_dir: given.data_dir.unwrap_or_default(),
+            initial_cluster: given.initial_cluster.unwrap_or_default(),
+            timings,
+        };
+        problems.extend(config.cluster_problems());
+        if problems.is_empty() { Ok(config) } else { Err(ConfigError::Invalid(problems)) }
+    }
+}
+
+impl Config {
+    /// What is wrong with the list of the first replicas; nothing where there is none.
+    fn cluster_problems(&self) -> Vec<Problem> {
+        let list = &self.initial_cluster;
+        if list.is_empty() {
+            return Vec::new();
+        }
+        let mut problems = Vec::new();
+        if !matches!(list.len(), 1 | 3 | 5) {
+            problems.push(Problem::Size(list.len()));
+        }
+        for (n, peer) in list.iter().enumerate() {
+            if list[..n].iter().any(|before| before.id == peer.id) {
+                problems.push(Problem::Twice(peer.id));
+            }
+        }
+        let Some(own) = list.iter().find(|peer| peer.id == self.id) else {
+            problems.push(Problem::Missing(self.id));
+            return problems;
+        };
+        for (key, listed, own) in [
+            ("advertise_peer", &own.peer_endpoint, &self.advertise_peer),
+            ("advertise", &own.endpoint, &self.advertise),
+        ] {
+            if listed != own && !own.is_empty() {
+                let (listed, own) = (listed.clone(), own.clone());
+                problems.push(Problem::Differs { id: self.id, key, listed, own });
+            }
+        }
+        problems
+    }
+}
+
+#[cfg(test)]
+mod tests;
