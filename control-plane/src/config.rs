@@ -246,7 +246,7 @@ impl Settings {
                 String::new()
             }
             Some(url) => {
-                if !url.strip_prefix("http://").is_some_and(|host| !host.is_empty()) {
+                if url.strip_prefix("http://").is_none_or(str::is_empty) {
                     problems.push(Problem::Url { key, url: url.clone() });
                 }
                 url

@@ -55,7 +55,7 @@ impl FromStr for Peer {
             return Err(PeerError::Form(text.to_owned()));
         };
         for url in [peer_endpoint, endpoint] {
-            if !url.strip_prefix("http://").is_some_and(|host| !host.is_empty()) {
+            if url.strip_prefix("http://").is_none_or(str::is_empty) {
                 return Err(PeerError::Url(url.to_owned()));
             }
         }
