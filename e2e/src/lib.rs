@@ -1,1 +1,3 @@
+//! What the tests that cross processes stand on.
 
+pub mod image;
