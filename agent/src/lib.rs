@@ -1,1 +1,3 @@
+//! The agent of a node.
 
+pub mod runtime;
