@@ -11,7 +11,7 @@
 //! | `pull` | one image's manifest, configuration and layers |
 //! | `import` | the same from an archive |
 //! | `manifest`, `digest` | what the documents say, pure |
-//! | `members`, `unpack`, `rooted` | a layer's archive to a directory, safe against its maker |
+//! | `members`, `unpack` | a layer's archive to a directory, safe against its maker |
 //! | `store` | what is on disk |
 //! | `flight` | one piece of work for many callers |
 
@@ -24,7 +24,6 @@ mod members;
 mod pull;
 mod reference;
 mod registry;
-mod rooted;
 mod store;
 mod unpack;
 

@@ -5,7 +5,7 @@
 //! be understood is refused. Called by [`super::store`] with a fresh directory.
 
 use super::members::{ArchiveFault, Limits, Member, MemberKind, for_each};
-use super::rooted::{Place, Root, clean, is};
+use crate::runtime::rooted::{Place, Root, clean, is};
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag};
 use nix::sys::stat::{

@@ -1,7 +1,7 @@
 //! Changes below one directory that can't be led out of it: the kernel resolves each path as if that
 //! directory were `/`, so that neither `..` nor a symbolic link, absolute or not, leaves it.
 //!
-//! Called by [`super::unpack`] to write layers, which are made by strangers. Knows nothing of archives.
+//! Layers and root filesystems are made by strangers: `image` writes and `user` reads through this. Knows nothing of either.
 
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, open, openat, openat2};
@@ -21,19 +21,19 @@ const MAX_DEPTH: usize = 256;
 
 /// A directory as a root.
 #[derive(Debug)]
-pub(super) struct Root {
+pub(crate) struct Root {
     fd: OwnedFd,
 }
 
 /// A name in a directory that lies below the root; the name itself is never followed.
 #[derive(Debug)]
-pub(super) struct Place {
-    pub(super) parent: OwnedFd,
-    pub(super) name: OsString,
+pub(crate) struct Place {
+    pub(crate) parent: OwnedFd,
+    pub(crate) name: OsString,
 }
 
 /// `path` without its root and `.`; `None` where it contains `..` or a NUL byte, or is too deep.
-pub(super) fn clean(path: &Path) -> Option<PathBuf> {
+pub(crate) fn clean(path: &Path) -> Option<PathBuf> {
     let mut clean = PathBuf::new();
     for component in path.components() {
         match component {
@@ -50,7 +50,7 @@ pub(super) fn clean(path: &Path) -> Option<PathBuf> {
 impl Root {
     /// # Errors
     /// Where `path` is no directory.
-    pub(super) fn open(path: &Path) -> Result<Self, Errno> {
+    pub(crate) fn open(path: &Path) -> Result<Self, Errno> {
         let fd = open(
             path,
             OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC,
@@ -59,7 +59,7 @@ impl Root {
         Ok(Self { fd })
     }
 
-    pub(super) fn fd(&self) -> &OwnedFd {
+    pub(crate) fn fd(&self) -> &OwnedFd {
         &self.fd
     }
 
@@ -67,7 +67,7 @@ impl Root {
     ///
     /// # Errors
     /// `ENOENT`, `ENOTDIR`, `ELOOP` and such, as of open(2).
-    pub(super) fn open_at(&self, path: &Path, flags: OFlag) -> Result<OwnedFd, Errno> {
+    pub(crate) fn open_at(&self, path: &Path, flags: OFlag) -> Result<OwnedFd, Errno> {
         let resolve = ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS;
         self.open_resolved(path, flags, resolve)
     }
@@ -76,7 +76,7 @@ impl Root {
     ///
     /// # Errors
     /// `ENOTDIR` or `ENOENT` where a parent is a file or a link to nowhere, `ENAMETOOLONG` where it is too deep.
-    pub(super) fn place(&self, path: &Path) -> Result<Place, Errno> {
+    pub(crate) fn place(&self, path: &Path) -> Result<Place, Errno> {
         let name = path.file_name().ok_or(Errno::EINVAL)?.to_owned();
         let parent = path.parent().unwrap_or(Path::new(""));
         let parent = match self.open_folder(parent) {
@@ -147,7 +147,7 @@ impl Place {
     ///
     /// # Errors
     /// As of fstatat(2).
-    pub(super) fn stat(&self) -> Result<Option<FileStat>, Errno> {
+    pub(crate) fn stat(&self) -> Result<Option<FileStat>, Errno> {
         match fstatat(&self.parent, self.name.as_os_str(), AtFlags::AT_SYMLINK_NOFOLLOW) {
             Ok(stat) => Ok(Some(stat)),
             Err(Errno::ENOENT) => Ok(None),
@@ -159,7 +159,7 @@ impl Place {
     ///
     /// # Errors
     /// `ELOOP` for a link, else as of openat(2).
-    pub(super) fn open(&self, flags: OFlag, mode: Mode) -> Result<OwnedFd, Errno> {
+    pub(crate) fn open(&self, flags: OFlag, mode: Mode) -> Result<OwnedFd, Errno> {
         openat(
             &self.parent,
             self.name.as_os_str(),
@@ -172,7 +172,7 @@ impl Place {
     ///
     /// # Errors
     /// As of unlinkat(2).
-    pub(super) fn remove(&self) -> Result<(), Errno> {
+    pub(crate) fn remove(&self) -> Result<(), Errno> {
         match self.stat()? {
             None => Ok(()),
             Some(stat) if is(&stat, SFlag::S_IFDIR) => {
@@ -187,6 +187,6 @@ impl Place {
 }
 
 /// Whether `stat` is of that kind.
-pub(super) fn is(stat: &FileStat, kind: SFlag) -> bool {
+pub(crate) fn is(stat: &FileStat, kind: SFlag) -> bool {
     stat.st_mode & SFlag::S_IFMT.bits() == kind.bits()
 }
