@@ -50,7 +50,13 @@ pub struct Settings {
     /// All replicas of a new cluster, this one included: ID=PEER_URL=URL[,...], the same list on each of them.
     /// It forms the cluster at the very first start and is ignored from then on. Without it, run
     /// `sbxorch cluster init` once the replicas run
-    #[arg(long, env = "SBX_INITIAL_CLUSTER", value_name = "LIST", value_delimiter = ',', global = true)]
+    #[arg(
+        long,
+        env = "SBX_INITIAL_CLUSTER",
+        value_name = "LIST",
+        value_delimiter = ',',
+        global = true
+    )]
     pub initial_cluster: Option<Vec<Peer>>,
 
     /// Serve plain text to anybody who reaches the ports. Required for now, as TLS and tokens are not built
@@ -126,7 +132,10 @@ pub enum ConfigError {
     #[error("cannot read the configuration file {}: {source}", path.display())]
     Read { path: PathBuf, source: std::io::Error },
     #[error("the configuration file {} is not valid: {source}", path.display())]
-    Parse { path: PathBuf, source: Box<toml::de::Error> },
+    Parse {
+        path: PathBuf,
+        source: Box<toml::de::Error>,
+    },
     #[error("cannot show the settings: {0}")]
     Print(#[from] toml::ser::Error),
     #[error("the settings cannot be used:\n{}", .0.iter().map(|p| format!("  {p}")).collect::<Vec<_>>().join("\n"))]
@@ -142,9 +151,16 @@ pub enum Problem {
         "insecure: TLS and tokens are not built yet, so this replica would serve plain text to anybody who \
          reaches {listen} and {peer_listen}; if only trusted machines do, say so with --insecure"
     )]
-    Insecure { listen: SocketAddr, peer_listen: SocketAddr },
+    Insecure {
+        listen: SocketAddr,
+        peer_listen: SocketAddr,
+    },
     #[error("{key}: {address} does not tell others how to reach this replica; set --{flag}")]
-    Unreachable { key: &'static str, flag: &'static str, address: SocketAddr },
+    Unreachable {
+        key: &'static str,
+        flag: &'static str,
+        address: SocketAddr,
+    },
     #[error("{key}: `{url}` must begin with http://")]
     Url { key: &'static str, url: String },
     #[error("initial_cluster: replica {0} occurs twice")]
@@ -154,9 +170,17 @@ pub enum Problem {
     #[error("initial_cluster: {0} replicas cannot form a cluster, it takes 1, 3 or 5")]
     Size(usize),
     #[error("initial_cluster: says that replica {id} is at {listed}, but its {key} is {own}")]
-    Differs { id: u64, key: &'static str, listed: String, own: String },
+    Differs {
+        id: u64,
+        key: &'static str,
+        listed: String,
+        own: String,
+    },
     #[error("{longer}: must be longer than {shorter}")]
-    Order { shorter: &'static str, longer: &'static str },
+    Order {
+        shorter: &'static str,
+        longer: &'static str,
+    },
 }
 
 impl Settings {
@@ -165,10 +189,14 @@ impl Settings {
     /// # Errors
     /// [`ConfigError::Read`] and [`ConfigError::Parse`], with the path; unknown keys are errors.
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
-        toml::from_str(&text)
-            .map_err(|source| ConfigError::Parse { path: path.to_owned(), source: Box::new(source) })
+        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
+            path: path.to_owned(),
+            source,
+        })?;
+        toml::from_str(&text).map_err(|source| ConfigError::Parse {
+            path: path.to_owned(),
+            source: Box::new(source),
+        })
     }
 
     /// These settings, and those of `other` where these say nothing.
@@ -197,7 +225,8 @@ impl Settings {
     pub fn or_defaults(self) -> Self {
         let listen = self.listen.unwrap_or(DEFAULT_LISTEN);
         let peer_listen = self.peer_listen.unwrap_or(DEFAULT_PEER_LISTEN);
-        let reachable = |address: SocketAddr| (!address.ip().is_unspecified()).then(|| format!("http://{address}"));
+        let reachable =
+            |address: SocketAddr| (!address.ip().is_unspecified()).then(|| format!("http://{address}"));
         let times = Timings::default();
         self.or(Self {
             id: None,
@@ -247,13 +276,21 @@ impl Settings {
             }
             Some(url) => {
                 if url.strip_prefix("http://").is_none_or(str::is_empty) {
-                    problems.push(Problem::Url { key, url: url.clone() });
+                    problems.push(Problem::Url {
+                        key,
+                        url: url.clone(),
+                    });
                 }
                 url
             }
         };
         let advertise = url("advertise", "advertise", given.advertise, listen);
-        let advertise_peer = url("advertise_peer", "advertise-peer", given.advertise_peer, peer_listen);
+        let advertise_peer = url(
+            "advertise_peer",
+            "advertise-peer",
+            given.advertise_peer,
+            peer_listen,
+        );
         let times = Timings::default();
         let timings = Timings {
             heartbeat: given.heartbeat.map_or(times.heartbeat, |s| s.0),
@@ -262,10 +299,16 @@ impl Settings {
             ended_retention: given.ended_retention.map_or(times.ended_retention, |s| s.0),
         };
         if timings.node_grace <= timings.heartbeat {
-            problems.push(Problem::Order { shorter: "heartbeat", longer: "node_grace" });
+            problems.push(Problem::Order {
+                shorter: "heartbeat",
+                longer: "node_grace",
+            });
         }
         if timings.node_lease <= timings.node_grace {
-            problems.push(Problem::Order { shorter: "node_grace", longer: "node_lease" });
+            problems.push(Problem::Order {
+                shorter: "node_grace",
+                longer: "node_lease",
+            });
         }
         let config = Config {
             id: given.id.unwrap_or_default(),
@@ -278,7 +321,11 @@ impl Settings {
             timings,
         };
         problems.extend(config.cluster_problems());
-        if problems.is_empty() { Ok(config) } else { Err(ConfigError::Invalid(problems)) }
+        if problems.is_empty() {
+            Ok(config)
+        } else {
+            Err(ConfigError::Invalid(problems))
+        }
     }
 }
 
@@ -308,7 +355,12 @@ impl Config {
         ] {
             if listed != own && !own.is_empty() {
                 let (listed, own) = (listed.clone(), own.clone());
-                problems.push(Problem::Differs { id: self.id, key, listed, own });
+                problems.push(Problem::Differs {
+                    id: self.id,
+                    key,
+                    listed,
+                    own,
+                });
             }
         }
         problems

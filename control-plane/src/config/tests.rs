@@ -17,7 +17,12 @@ fn file(text: &str) -> Settings {
 
 /// Flags and file together give `expected` for the key that `read` picks.
 #[track_caller]
-fn check<T: PartialEq + std::fmt::Debug>(args: &str, text: &str, read: fn(&Settings) -> Option<T>, expected: T) {
+fn check<T: PartialEq + std::fmt::Debug>(
+    args: &str,
+    text: &str,
+    read: fn(&Settings) -> Option<T>,
+    expected: T,
+) {
     let effective = flags(args).or(file(text)).or_defaults();
     assert_eq!(read(&effective), Some(expected), "flags `{args}`, file `{text}`");
 }
@@ -25,31 +30,70 @@ fn check<T: PartialEq + std::fmt::Debug>(args: &str, text: &str, read: fn(&Setti
 #[test]
 fn a_flag_wins_over_the_file_and_the_file_over_the_default() {
     let listen = |s: &Settings| s.listen.map(|a| a.to_string());
-    check("--listen 127.0.0.2:1", "listen = '127.0.0.3:2'", listen, "127.0.0.2:1".to_owned());
+    check(
+        "--listen 127.0.0.2:1",
+        "listen = '127.0.0.3:2'",
+        listen,
+        "127.0.0.2:1".to_owned(),
+    );
     check("", "listen = '127.0.0.3:2'", listen, "127.0.0.3:2".to_owned());
     check("", "", listen, "127.0.0.1:7070".to_owned());
     let grace = |s: &Settings| s.node_grace;
-    check("--node-grace 3s", "node_grace = '4s'", grace, Span(Duration::from_secs(3)));
+    check(
+        "--node-grace 3s",
+        "node_grace = '4s'",
+        grace,
+        Span(Duration::from_secs(3)),
+    );
     check("", "node_grace = '4s'", grace, Span(Duration::from_secs(4)));
     check("", "", grace, Span(Duration::from_secs(10)));
     check("--insecure", "insecure = false", |s| s.insecure, true);
     check("--insecure=false", "insecure = true", |s| s.insecure, false);
     check("", "insecure = true", |s| s.insecure, true);
-    check("--log-format json", "log_format = 'human'", |s| s.log_format, LogFormat::Json);
-    check("--data-dir /a", "data_dir = '/b'", |s| s.data_dir.clone(), PathBuf::from("/a"));
+    check(
+        "--log-format json",
+        "log_format = 'human'",
+        |s| s.log_format,
+        LogFormat::Json,
+    );
+    check(
+        "--data-dir /a",
+        "data_dir = '/b'",
+        |s| s.data_dir.clone(),
+        PathBuf::from("/a"),
+    );
 }
 
 #[test]
 fn what_is_advertised_follows_what_is_listened_on() {
-    check("--listen 10.0.0.1:80", "", |s| s.advertise.clone(), "http://10.0.0.1:80".to_owned());
-    check("--peer-listen 10.0.0.1:81", "", |s| s.advertise_peer.clone(), "http://10.0.0.1:81".to_owned());
-    check("--listen 0.0.0.0:80", "advertise = 'http://me'", |s| s.advertise.clone(), "http://me".to_owned());
+    check(
+        "--listen 10.0.0.1:80",
+        "",
+        |s| s.advertise.clone(),
+        "http://10.0.0.1:80".to_owned(),
+    );
+    check(
+        "--peer-listen 10.0.0.1:81",
+        "",
+        |s| s.advertise_peer.clone(),
+        "http://10.0.0.1:81".to_owned(),
+    );
+    check(
+        "--listen 0.0.0.0:80",
+        "advertise = 'http://me'",
+        |s| s.advertise.clone(),
+        "http://me".to_owned(),
+    );
 }
 
 #[test]
 fn printed_settings_read_back_as_the_same() {
     let cluster = "--initial-cluster 1=http://a:2=http://a:1,2=http://b:2=http://b:1,3=http://c:2=http://c:1";
-    for args in ["", "--id 7 --insecure --node-lease 90s --log-format json", cluster] {
+    for args in [
+        "",
+        "--id 7 --insecure --node-lease 90s --log-format json",
+        cluster,
+    ] {
         let effective = flags(args).or_defaults();
         let text = effective.to_toml().expect("it can be shown");
         assert_eq!(file(&text), effective, "{text}");
@@ -79,9 +123,18 @@ fn everything_that_is_wrong_is_told_at_once() {
     check_problems("", &["id: every replica", "--insecure"]);
     check_problems("--id 0 --insecure", &["id: every replica"]);
     check_problems("--id 1 --insecure --listen 0.0.0.0:1", &["set --advertise"]);
-    check_problems("--id 1 --insecure --advertise https://x", &["must begin with http://"]);
-    check_problems("--id 1 --insecure --node-grace 61s", &["node_lease: must be longer than node_grace"]);
-    check_problems("--id 1 --insecure --heartbeat 10s", &["node_grace: must be longer than heartbeat"]);
+    check_problems(
+        "--id 1 --insecure --advertise https://x",
+        &["must begin with http://"],
+    );
+    check_problems(
+        "--id 1 --insecure --node-grace 61s",
+        &["node_lease: must be longer than node_grace"],
+    );
+    check_problems(
+        "--id 1 --insecure --heartbeat 10s",
+        &["node_grace: must be longer than heartbeat"],
+    );
     let own = "1=http://127.0.0.1:7071=http://127.0.0.1:7070";
     let two = format!("--id 1 --insecure --initial-cluster {own},2=http://b:2=http://b:1");
     check_problems(&two, &["2 replicas cannot form a cluster"]);
@@ -101,8 +154,11 @@ fn everything_that_is_wrong_is_told_at_once() {
 
 #[test]
 fn a_list_of_three_replicas_is_accepted() {
-    let list = "1=http://127.0.0.1:7071=http://127.0.0.1:7070,2=http://b:2=http://b:1,3=http://c:2=http://c:1";
-    let config = flags(&format!("--id 1 --insecure --initial-cluster {list}")).check().expect("it is good");
+    let list =
+        "1=http://127.0.0.1:7071=http://127.0.0.1:7070,2=http://b:2=http://b:1,3=http://c:2=http://c:1";
+    let config = flags(&format!("--id 1 --insecure --initial-cluster {list}"))
+        .check()
+        .expect("it is good");
     let ids: Vec<u64> = config.initial_cluster.iter().map(|peer| peer.id).collect();
     assert_eq!(ids, [1, 2, 3]);
 }

@@ -37,7 +37,9 @@ pub struct Peer {
 /// Why a text does not name a replica.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PeerError {
-    #[error("`{0}` does not name a replica: write ID=PEER_URL=URL, such as 1=http://10.0.0.1:7071=http://10.0.0.1:7070")]
+    #[error(
+        "`{0}` does not name a replica: write ID=PEER_URL=URL, such as 1=http://10.0.0.1:7071=http://10.0.0.1:7070"
+    )]
     Form(String),
     #[error("`{0}` is not a replica's number: 1 or more")]
     Id(String),
@@ -60,9 +62,11 @@ impl FromStr for Peer {
             }
         }
         match id.parse() {
-            Ok(id) if id > 0 => {
-                Ok(Self { id, peer_endpoint: peer_endpoint.to_owned(), endpoint: endpoint.to_owned() })
-            }
+            Ok(id) if id > 0 => Ok(Self {
+                id,
+                peer_endpoint: peer_endpoint.to_owned(),
+                endpoint: endpoint.to_owned(),
+            }),
             Ok(_) | Err(_) => Err(PeerError::Id(id.to_owned())),
         }
     }
@@ -76,7 +80,11 @@ impl fmt::Display for Peer {
 
 impl From<&Peer> for wire::Member {
     fn from(peer: &Peer) -> Self {
-        Self { id: peer.id, peer_endpoint: peer.peer_endpoint.clone(), endpoint: peer.endpoint.clone() }
+        Self {
+            id: peer.id,
+            peer_endpoint: peer.peer_endpoint.clone(),
+            endpoint: peer.endpoint.clone(),
+        }
     }
 }
 

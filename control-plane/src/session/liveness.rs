@@ -25,7 +25,10 @@ struct Heard {
 impl Liveness {
     /// The agent of `node` was heard now.
     pub fn heard(&self, node: &NodeId) {
-        let heard = Heard { at: clock::instant(), wall: clock::now() };
+        let heard = Heard {
+            at: clock::instant(),
+            wall: clock::now(),
+        };
         let mut nodes = self.lock();
         match nodes.get_mut(node) {
             Some(entry) => *entry = heard,
