@@ -1,7 +1,11 @@
 //! What Linux does for a sandbox: its images, files, namespaces, network and processes.
 
 pub mod bundle;
+pub mod cgroup;
 pub mod image;
+pub mod logs;
+mod mountinfo;
 mod rooted;
 pub mod seccomp;
+mod sys;
 pub mod user;

@@ -1,0 +1,6 @@
+//! System calls that neither the standard library nor `nix` offers, each wrapped so that nobody can use it
+//! wrongly from safe code. The only place in the agent where `unsafe` is allowed; decides nothing.
+#![allow(unsafe_code)]
+
+pub(crate) mod mount;
+pub(crate) mod pidfd;
