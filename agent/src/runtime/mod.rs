@@ -2,8 +2,10 @@
 
 pub mod bundle;
 pub mod cgroup;
+pub mod files;
 pub mod image;
 pub mod logs;
+pub mod mount;
 mod mountinfo;
 mod rooted;
 pub mod seccomp;
