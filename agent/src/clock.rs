@@ -2,6 +2,7 @@
 //! on while the machine is suspended: a laptop or a frozen guest that wakes up finds its lease over, as it is.
 //! The wall clock only labels what is shown. Called by `ledger`, `lease`, `session` and the sandboxes' tasks.
 
+use crate::runtime::sys::readable::readable;
 use nix::sys::time::TimeSpec;
 use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
 use nix::time::clock_gettime;
@@ -9,7 +10,6 @@ use proto::units::Timestamp;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
-use tokio::io::unix::AsyncFd;
 
 /// Names the present boot: [`BootTime`]s of different boots can't be compared.
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
@@ -65,8 +65,7 @@ async fn timer(at: BootTime) -> io::Result<()> {
     )?;
     let at = Expiration::OneShot(TimeSpec::from_duration(Duration::from_millis(at.0)));
     timer.set(at, TimerSetTimeFlags::TFD_TIMER_ABSTIME)?;
-    let fd = AsyncFd::register(OwnedFd::from(timer)).map_err(io::Error::from)?;
-    fd.readable().await.map(drop)
+    readable(OwnedFd::from(timer)).await
 }
 
 /// The identity of the present boot.

@@ -155,7 +155,9 @@ mod tests {
     fn restarted_agent_knows_its_lease_and_one_after_a_reboot_has_none() {
         let folder = tempfile::tempdir().expect("a folder");
         let sent = BootTime(1_000_000);
-        Lease::open(folder.path(), "boot").expect("opened").renew(sent, LEASE);
+        Lease::open(folder.path(), "boot")
+            .expect("opened")
+            .renew(sent, LEASE);
         let tenure = |boot| Lease::open(folder.path(), boot).expect("opened").tenure();
         assert_eq!(tenure("boot"), Tenure::Until(BootTime(1_000_050)));
         assert_eq!(tenure("other"), Tenure::Never);

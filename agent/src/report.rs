@@ -60,7 +60,10 @@ impl Reports {
     /// Nothing of the sandbox is left here. Told again however often it is called: a leader has asked.
     pub fn gone(&self, uid: Uid) {
         let mut states = self.lock();
-        let known = states.by_uid.get(&uid).map(|(_, report)| report.sandbox_id.clone());
+        let known = states
+            .by_uid
+            .get(&uid)
+            .map(|(_, report)| report.sandbox_id.clone());
         let report = wire::SandboxReport {
             sandbox_id: known.unwrap_or_default(),
             uid: uid.0,
@@ -166,7 +169,9 @@ impl States {
 /// At a character's border.
 fn cut(message: &mut String) {
     if message.len() > MAX_MESSAGE_BYTES {
-        let end = (0..=MAX_MESSAGE_BYTES).rev().find(|n| message.is_char_boundary(*n));
+        let end = (0..=MAX_MESSAGE_BYTES)
+            .rev()
+            .find(|n| message.is_char_boundary(*n));
         message.truncate(end.unwrap_or(0));
         message.push_str("...");
     }
@@ -212,10 +217,7 @@ mod tests {
         let (_, mut seen) = reports.inventory();
         for _ in 0..2 {
             reports.gone(Uid(5));
-            assert_eq!(
-                told(&reports.changed(&mut seen).await),
-                [(5, Phase::Deleting)]
-            );
+            assert_eq!(told(&reports.changed(&mut seen).await), [(5, Phase::Deleting)]);
         }
         let (inventory, _) = reports.inventory();
         assert_eq!(told(&inventory), [(5, Phase::Deleting)]);

@@ -122,7 +122,9 @@ mod tests {
         let mut bytes = fs::read(&path).expect("read");
         damage(&mut bytes);
         fs::write(&path, bytes).expect("written");
-        let error = read::<Version>(&path, MAGIC).expect_err("it is damaged").to_string();
+        let error = read::<Version>(&path, MAGIC)
+            .expect_err("it is damaged")
+            .to_string();
         assert!(error.contains(part), "{error}");
     }
 

@@ -9,5 +9,5 @@ pub mod mount;
 mod mountinfo;
 mod rooted;
 pub mod seccomp;
-mod sys;
+pub(crate) mod sys;
 pub mod user;
