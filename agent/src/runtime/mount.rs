@@ -326,3 +326,6 @@ fn overlay_by_options(target: &Path, parts: &Parts, explanation: String) -> Resu
         .map_err(|source| failed("with its options", source))?;
     keep_private(target).map_err(|source| failed("keeping it private", source))
 }
+
+#[cfg(test)]
+pub(in crate::runtime) mod tests;

@@ -75,3 +75,6 @@ pub enum FilesError {
 pub fn logs_of(dir: &Path, container: &Name) -> PathBuf {
     dir.join(LOGS).join(container.as_str())
 }
+
+#[cfg(test)]
+mod tests;
