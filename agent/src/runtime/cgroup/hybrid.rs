@@ -22,18 +22,18 @@ impl Hybrid {
     }
 
     pub(super) fn kill(&self, path: &Path) -> Result<(), CgroupError> {
-        let mut groups = self.v1.groups(path)?;
-        groups.push(tree::at(&self.unified, path)?);
-        kill::by_signal(path, &groups, &self.v1.freezer(path)?)
+        kill::by_signal(path, &self.groups(path)?, &self.v1.freezer(path)?)
     }
 
     pub(super) fn remove(&self, path: &Path) -> Vec<CgroupError> {
-        let mut faults = self.v1.remove(path);
-        match tree::at(&self.unified, path) {
-            Ok(folder) => faults.extend(tree::remove(&folder)),
-            // Told of by the trees above.
-            Err(_) => {}
+        match self.groups(path) {
+            Ok(groups) => tree::remove(&groups),
+            Err(fault) => vec![fault],
         }
-        faults
+    }
+
+    /// The group in every tree.
+    fn groups(&self, path: &Path) -> Result<Vec<PathBuf>, CgroupError> {
+        self.roots().map(|root| tree::at(root, path)).collect()
     }
 }

@@ -76,6 +76,7 @@ pub(super) fn write(folder: &Path, file: &str, value: &str) -> Result<(), Cgroup
     // One write(2): the kernel takes each for a whole value. Never O_CREAT: a missing file is a fault.
     let written = fs::OpenOptions::new()
         .write(true)
+        .truncate(true)
         .open(&path)
         .and_then(|mut file| file.write_all(value.as_bytes()));
     written.map_err(|source| CgroupError::Write {
@@ -182,13 +183,20 @@ pub(super) fn processes(folder: &Path) -> Result<Vec<Pid>, CgroupError> {
     Ok(pids)
 }
 
-/// Removes the group in `folder` with all below it; waits where the kernel is about to let go of one.
-pub(super) fn remove(folder: &Path) -> Vec<CgroupError> {
+/// Removes the groups in `folders` with all below them; waits where the kernel is about to let go of one.
+pub(super) fn remove(folders: &[PathBuf]) -> Vec<CgroupError> {
+    let end = Instant::now() + BUSY;
+    folders
+        .iter()
+        .flat_map(|folder| remove_tree(folder, end))
+        .collect()
+}
+
+fn remove_tree(folder: &Path, end: Instant) -> Vec<CgroupError> {
     let groups = match subtree(folder) {
         Ok(groups) => groups,
         Err(fault) => return vec![fault],
     };
-    let end = Instant::now() + BUSY;
     let faults = groups
         .iter()
         .rev()

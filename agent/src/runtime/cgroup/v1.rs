@@ -123,7 +123,7 @@ impl Hierarchies {
 
     pub(super) fn remove(&self, path: &Path) -> Vec<CgroupError> {
         match self.groups(path) {
-            Ok(groups) => groups.iter().flat_map(|group| tree::remove(group)).collect(),
+            Ok(groups) => tree::remove(&groups),
             Err(fault) => vec![fault],
         }
     }

@@ -92,7 +92,7 @@ impl Unified {
 
     pub(super) fn remove(&self, path: &Path) -> Vec<CgroupError> {
         match tree::at(&self.root, path) {
-            Ok(folder) => tree::remove(&folder),
+            Ok(folder) => tree::remove(&[folder]),
             Err(fault) => vec![fault],
         }
     }
