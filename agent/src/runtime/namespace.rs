@@ -1,0 +1,220 @@
+//! The namespaces that a sandbox's containers share (network, uts and ipc), each kept alive by a bind mount of
+//! it onto a file, so that they outlive the thread that made them and exist before the first process.
+//!
+//! Owns a sandbox's `ns` folder. Never connects the network namespace to anything, see [`super::network`].
+//! Called when a sandbox is made, and when it is taken down after its processes have ended.
+
+use nix::errno::Errno;
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sched::{CloneFlags, unshare};
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Condvar, Mutex, PoisonError};
+
+/// How many are made at the same time. All of them wait for the same kernel locks: more at once are slower
+/// than one after the other, fewer leave a processor idle.
+const CREATED_AT_ONCE: usize = 4;
+/// Linux' own limit on a host name (`__NEW_UTS_LEN`).
+pub const MAX_HOSTNAME: usize = 64;
+/// A folder can be mounted onto itself again by an interrupted creation; more often than this is not ours.
+const MAX_MOUNTS: usize = 16;
+/// As Docker has it inside its containers: no privilege is needed for low ports and for `ping`.
+const SYSCTLS: [(&str, &str); 2] = [
+    ("/proc/sys/net/ipv4/ip_unprivileged_port_start", "0"),
+    ("/proc/sys/net/ipv4/ping_group_range", "0 2147483647"),
+];
+
+/// Where the namespaces of a sandbox are pinned.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pins {
+    pub net: PathBuf,
+    pub uts: PathBuf,
+    pub ipc: PathBuf,
+}
+
+impl Pins {
+    /// Below a sandbox's `ns` folder.
+    #[must_use]
+    pub fn below(dir: &Path) -> Self {
+        Self {
+            net: dir.join("net"),
+            uts: dir.join("uts"),
+            ipc: dir.join("ipc"),
+        }
+    }
+
+    fn all(&self) -> [(&'static str, &Path); 3] {
+        [("net", &self.net), ("uts", &self.uts), ("ipc", &self.ipc)]
+    }
+}
+
+/// Why the namespaces of a sandbox can't be made or removed.
+#[derive(Debug, thiserror::Error)]
+pub enum NamespaceError {
+    #[error("host name `{0}` is not 1 to {MAX_HOSTNAME} bytes long")]
+    Hostname(String),
+    #[error("cannot {act} {path}: {source}")]
+    File {
+        act: &'static str,
+        path: PathBuf,
+        source: io::Error,
+    },
+    #[error("cannot start a thread to make namespaces on: {0}")]
+    Thread(io::Error),
+    #[error("cannot make a network, uts and ipc namespace: {0}")]
+    Unshare(Errno),
+    #[error("cannot set the host name `{hostname}`: {source}")]
+    SetHostname { hostname: String, source: Errno },
+    #[error("cannot raise `lo` in the new network namespace: {0}")]
+    Loopback(io::Error),
+    #[error("cannot {act} the namespace at {path}: {source}")]
+    Mount {
+        act: &'static str,
+        path: PathBuf,
+        source: Errno,
+    },
+}
+
+/// Makes the namespaces and pins them below `dir`, a sandbox's `ns` folder, which is made if need be. `lo` is up
+/// inside, there is no other link. Takes some milliseconds: call it where blocking is allowed.
+///
+/// # Errors
+/// [`NamespaceError`]; what was made until then is removed again.
+pub fn create(dir: &Path, hostname: &str) -> Result<Pins, NamespaceError> {
+    if hostname.is_empty() || hostname.len() > MAX_HOSTNAME {
+        return Err(NamespaceError::Hostname(hostname.to_owned()));
+    }
+    let _turn = Turn::take();
+    let pins = Pins::below(dir);
+    match make(dir, &pins, hostname) {
+        Ok(()) => Ok(pins),
+        Err(error) => {
+            for failure in remove(dir) {
+                tracing::warn!(%failure, "cannot undo the creation of namespaces");
+            }
+            Err(error)
+        }
+    }
+}
+
+/// Removes the pins and the folder; every failure. With the last pin and process a namespace is gone, and its
+/// links with it. None there is none to remove.
+pub fn remove(dir: &Path) -> Vec<NamespaceError> {
+    let mut failures = Vec::new();
+    // All pins are below the folder's own mount and go with it.
+    for _ in 0..MAX_MOUNTS {
+        match umount2(dir, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW) {
+            Ok(()) => {}
+            Err(Errno::EINVAL | Errno::ENOENT) => break,
+            Err(source) => {
+                failures.push(NamespaceError::Mount {
+                    act: "unmount",
+                    path: dir.to_owned(),
+                    source,
+                });
+                break;
+            }
+        }
+    }
+    let pins = Pins::below(dir);
+    let files = pins.all().map(|(_, path)| (path, fs::remove_file(path)));
+    for (path, removed) in files.into_iter().chain([(dir, fs::remove_dir(dir))]) {
+        if let Err(source) = removed
+            && source.kind() != io::ErrorKind::NotFound
+        {
+            failures.push(NamespaceError::File {
+                act: "remove",
+                path: path.to_owned(),
+                source,
+            });
+        }
+    }
+    failures
+}
+
+fn make(dir: &Path, pins: &Pins, hostname: &str) -> Result<(), NamespaceError> {
+    let file = |act, path: &Path| {
+        let path = path.to_owned();
+        move |source| NamespaceError::File { act, path, source }
+    };
+    fs::create_dir_all(dir).map_err(file("create", dir))?;
+    // A mount of its own that shares nothing: the pins must not spread into other mount namespaces, where they
+    // would keep the namespaces alive.
+    bind(dir, dir, "mount")?;
+    mount(None::<&str>, dir, None::<&str>, MsFlags::MS_PRIVATE, None::<&str>).map_err(|source| {
+        NamespaceError::Mount {
+            act: "make private",
+            path: dir.to_owned(),
+            source,
+        }
+    })?;
+    for (_, pin) in pins.all() {
+        File::create_new(pin).map_err(file("create", pin))?;
+    }
+    on_a_thread(|| {
+        unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWUTS | CloneFlags::CLONE_NEWIPC)
+            .map_err(NamespaceError::Unshare)?;
+        nix::unistd::sethostname(hostname).map_err(|source| NamespaceError::SetHostname {
+            hostname: hostname.to_owned(),
+            source,
+        })?;
+        for (sysctl, value) in SYSCTLS {
+            let path = Path::new(sysctl);
+            fs::write(path, value).map_err(file("set", path))?;
+        }
+        super::network::raise_loopback().map_err(NamespaceError::Loopback)?;
+        for (kind, pin) in pins.all() {
+            bind(&Path::new("/proc/thread-self/ns").join(kind), pin, "pin")?;
+        }
+        Ok(())
+    })
+}
+
+fn bind(source: &Path, target: &Path, act: &'static str) -> Result<(), NamespaceError> {
+    mount(Some(source), target, None::<&str>, MsFlags::MS_BIND, None::<&str>).map_err(|source| {
+        NamespaceError::Mount {
+            act,
+            path: target.to_owned(),
+            source,
+        }
+    })
+}
+
+/// A namespace belongs to a thread: one that ends with the act changes nobody else's.
+fn on_a_thread(act: impl FnOnce() -> Result<(), NamespaceError> + Send) -> Result<(), NamespaceError> {
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new()
+            .name("namespace".to_owned())
+            .spawn_scoped(scope, act)
+            .map_err(NamespaceError::Thread)?;
+        match thread.join() {
+            Ok(result) => result,
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+    })
+}
+
+static TURNS: Mutex<usize> = Mutex::new(CREATED_AT_ONCE);
+static TURN_BACK: Condvar = Condvar::new();
+
+/// One of [`CREATED_AT_ONCE`], given back when dropped.
+struct Turn;
+
+impl Turn {
+    fn take() -> Self {
+        let free = TURNS.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut free = TURN_BACK
+            .wait_while(free, |free| *free == 0)
+            .unwrap_or_else(PoisonError::into_inner);
+        *free -= 1;
+        Self
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        *TURNS.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+        TURN_BACK.notify_one();
+    }
+}
