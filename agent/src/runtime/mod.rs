@@ -3,12 +3,11 @@
 pub mod bundle;
 pub mod cgroup;
 pub mod files;
+pub mod firewall;
 pub mod image;
 pub mod logs;
 pub mod mount;
 mod mountinfo;
-pub mod firewall;
-pub mod image;
 pub mod namespace;
 pub mod network;
 mod rooted;
