@@ -5,6 +5,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "v1/agent.proto",
         "v1/raft.proto",
         "v1/ledger.proto",
+        "v1/monitor.proto",
     ];
     tonic_prost_build::configure()
         // Ordered maps: what is stored must have one encoding.

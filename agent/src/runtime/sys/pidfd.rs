@@ -44,3 +44,9 @@ impl AsFd for PidFd {
         self.0.as_fd()
     }
 }
+
+impl From<PidFd> for OwnedFd {
+    fn from(process: PidFd) -> Self {
+        process.0
+    }
+}

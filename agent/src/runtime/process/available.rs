@@ -1,0 +1,93 @@
+//! Which runtimes a node has. Asked once, when an agent starts.
+
+use proto::spec::Runtime;
+use proto::status::RuntimeInfo;
+use std::process::Stdio;
+use std::time::Duration;
+use tokio::process::Command;
+
+/// Of the crate that `native` is; a test compares it with `Cargo.lock`.
+const LIBCONTAINER: &str = "0.7.0";
+/// A program tells its version within milliseconds; one that does not is of no use.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// The built-in runtime, and those found on the search path, in the order of [`Runtime::ALL`].
+pub async fn runtimes() -> Vec<RuntimeInfo> {
+    let asked = Runtime::ALL.map(|runtime| async move {
+        let version = match runtime {
+            Runtime::Native => Some(format!("libcontainer {LIBCONTAINER}")),
+            Runtime::Runc | Runtime::Crun | Runtime::Runsc => ask(runtime.as_str()).await,
+        };
+        version.map(|version| RuntimeInfo { runtime, version })
+    });
+    futures::future::join_all(asked)
+        .await
+        .into_iter()
+        .flatten()
+        .collect()
+}
+
+/// `None`: it is not there, or does not work.
+async fn ask(program: &str) -> Option<String> {
+    let mut command = Command::new(program);
+    command
+        .arg("--version")
+        .stdin(Stdio::null())
+        .stderr(Stdio::null())
+        .kill_on_drop(true);
+    let output = match tokio::time::timeout(PATIENCE, command.output()).await {
+        Ok(Ok(output)) if output.status.success() => output,
+        Ok(Err(fault)) if fault.kind() == std::io::ErrorKind::NotFound => return None,
+        unusable => {
+            tracing::warn!(
+                program,
+                ?unusable,
+                "this runtime is not used: it does not tell its version"
+            );
+            return None;
+        }
+    };
+    version(&String::from_utf8_lossy(&output.stdout))
+}
+
+/// The word behind `version` in the first line: all three say `<program> version <version>`.
+fn version(said: &str) -> Option<String> {
+    let (_, version) = said.lines().next()?.split_once(" version ")?;
+    version.split_whitespace().next().map(str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_found_in_what_runtimes_say() {
+        #[track_caller]
+        fn check(said: &str, want: Option<&str>) {
+            assert_eq!(version(said).as_deref(), want, "{said:?}");
+        }
+        check("runc version 1.1.5+ds1\ncommit: 1.1.5\n", Some("1.1.5+ds1"));
+        check("crun version 1.8.1\nspec: 1.0.0\n", Some("1.8.1"));
+        check("runsc version release-20240311.0\n", Some("release-20240311.0"));
+        check("usage: runc\n", None);
+        check("", None);
+    }
+
+    #[test]
+    fn version_of_the_crate_is_that_of_the_lock_file() {
+        let lock = include_str!("../../../../Cargo.lock");
+        let entry = format!("name = \"libcontainer\"\nversion = \"{LIBCONTAINER}\"\n");
+        assert!(lock.contains(&entry));
+    }
+
+    #[tokio::test]
+    async fn node_has_the_built_in_runtime_and_those_that_are_installed() {
+        let found = runtimes().await;
+        let kinds: Vec<Runtime> = found.iter().map(|info| info.runtime).collect();
+        assert!(
+            kinds.starts_with(&[Runtime::Native, Runtime::Runc]),
+            "runc is installed: {found:?}"
+        );
+        assert!(found.iter().all(|info| !info.version.is_empty()));
+    }
+}
