@@ -11,6 +11,7 @@ pub mod mount;
 mod mountinfo;
 pub mod namespace;
 pub mod network;
+pub mod probe;
 pub mod process;
 mod rooted;
 pub mod seccomp;

@@ -86,10 +86,7 @@ fn prepared_sandbox_has_volumes_and_files_of_etc() {
         assert_eq!(mode(path), 0o1777);
         let (written, fault) = fill(&path.join("file"));
         assert_eq!(fault.kind(), io::ErrorKind::StorageFull);
-        assert!(
-            written <= size << 20 && written > (size << 20) - 16_384,
-            "{volume}: {written}"
-        );
+        assert_eq!(written, size << 20, "{volume}");
     }
     for (path, want) in [
         (

@@ -69,6 +69,14 @@ impl From<&std::fs::Metadata> for Identity {
     }
 }
 
+/// Which file is the current one; `None`: there is none at this moment.
+///
+/// # Errors
+/// As of stat(2).
+pub(super) fn current(dir: &Path) -> io::Result<Option<Identity>> {
+    Identity::at(&path(dir, 0))
+}
+
 /// All files that are there, oldest first, as they were at one moment.
 ///
 /// # Errors

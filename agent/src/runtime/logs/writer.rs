@@ -28,6 +28,8 @@ pub struct Writer {
     length: u64,
     limit: u64,
     pending: [Pending; 2],
+    /// When bytes came last.
+    latest: Duration,
     batch: Vec<u8>,
     /// Records in `batch`.
     batched: u64,
@@ -52,7 +54,7 @@ impl Writer {
         Self::with_limit(dir, MAX_FILE)
     }
 
-    fn with_limit(dir: &Path, limit: u64) -> Result<Self, LogsError> {
+    pub(super) fn with_limit(dir: &Path, limit: u64) -> Result<Self, LogsError> {
         let path = files::path(dir, 0);
         let failed = |source| LogsError::Open {
             path: path.clone(),
@@ -69,6 +71,7 @@ impl Writer {
             length,
             limit,
             pending: Default::default(),
+            latest: Duration::ZERO,
             batch: Vec::new(),
             batched: 0,
             untold: 0,
@@ -83,6 +86,7 @@ impl Writer {
     /// [`LogsError::Write`] and [`LogsError::Rotate`]: lines were lost. The writer stays usable.
     pub fn write(&mut self, stream: Stream, mut bytes: &[u8], now: SystemTime) -> Result<(), LogsError> {
         let now = since_epoch(now);
+        self.latest = now;
         let mut outcome = Ok(());
         while !bytes.is_empty() {
             let pending = &mut self.pending[stream as usize];
@@ -154,39 +158,35 @@ impl Writer {
         written
     }
 
+    /// A gap is never silent: what was lost is told of together with what comes after it.
     fn append_batch(&mut self) -> Result<(), LogsError> {
-        let written = self
-            .tell_losses()
-            .and_then(|()| append(&mut self.file, self.length, &self.batch));
-        written.map_err(|source| LogsError::Write {
+        self.batch.splice(0..0, self.notice());
+        append(&mut self.file, self.length, &self.batch).map_err(|source| LogsError::Write {
             path: files::path(&self.dir, 0),
             source,
         })?;
         self.length += self.batch.len() as u64;
-        Ok(())
-    }
-
-    /// A gap is never silent.
-    fn tell_losses(&mut self) -> io::Result<()> {
-        if self.untold == 0 {
-            return Ok(());
-        }
-        let text = format!("[sandboxd: {} lines were lost, the disk was full]", self.untold);
-        let mut told = Vec::new();
-        Record {
-            time: since_epoch(SystemTime::now()),
-            stream: Stream::Stderr,
-            partial: false,
-            text: text.as_bytes(),
-        }
-        .render(&mut told);
-        append(&mut self.file, self.length, &told)?;
-        self.length += told.len() as u64;
         self.untold = 0;
         Ok(())
     }
 
-    /// Where it fails, nothing has changed.
+    /// Empty where nothing was lost.
+    fn notice(&self) -> Vec<u8> {
+        let mut notice = Vec::new();
+        if self.untold > 0 {
+            let text = format!("[sandboxd] lines lost because the disk was full: {}", self.untold);
+            Record {
+                time: self.latest,
+                stream: Stream::Stderr,
+                partial: false,
+                text: text.as_bytes(),
+            }
+            .render(&mut notice);
+        }
+        notice
+    }
+
+    /// Where it fails, what is there stays, and the next call tries again.
     fn make_room(&mut self) -> Result<(), LogsError> {
         if self.length < self.limit {
             return Ok(());
