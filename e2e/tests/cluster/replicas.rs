@@ -1,0 +1,260 @@
+//! High availability: any replica answers, a lost leader costs a pause and nothing that was acknowledged.
+
+use super::{LONG, await_log, manifest};
+use cli::client::{Client, Endpoint};
+use e2e::cluster::Cluster;
+use prost::Message;
+use proto::object::Kind;
+use proto::wire::{self, control_client::ControlClient, error_detail::Detail};
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+/// How long the contract lets a write wait for a new leader, with room for a machine that builds meanwhile.
+const FAILOVER: Duration = Duration::from_secs(5);
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .expect("a runtime")
+}
+
+/// A sandbox that no node takes, so that writes alone are tested.
+fn unplaceable(id: &str) -> proto::spec::Manifest {
+    let text = manifest(id, "true", "node_selector: {nowhere: 'true'}");
+    proto::manifest::parse(&text).expect("it is good").remove(0)
+}
+
+#[test]
+fn follower_answers_a_write_with_the_leader() {
+    let cluster = Cluster::up(0, &[]);
+    let (leader, follower) = (
+        cluster.member_that_is("leader"),
+        cluster.member_that_is("follower"),
+    );
+    let request = wire::ApplyRequest {
+        request_id: uuid::Uuid::now_v7().to_string(),
+        manifest: Some((&unplaceable("redirected")).into()),
+        replace: false,
+    };
+    let status = runtime().block_on(async {
+        let mut client = ControlClient::connect(follower.endpoint())
+            .await
+            .expect("connected");
+        client
+            .apply(request)
+            .await
+            .expect_err("a follower does not write")
+    });
+    assert_eq!(status.code(), tonic::Code::FailedPrecondition, "{status:?}");
+    let detail = wire::ErrorDetail::decode(status.details())
+        .expect("a detail")
+        .detail;
+    let Some(Detail::NotLeader(told)) = detail else {
+        panic!("{detail:?}");
+    };
+    assert_eq!(told.endpoint, leader.endpoint());
+    assert_eq!(format!("replica-{}", told.leader_id), leader.name);
+}
+
+#[test]
+fn read_on_any_replica_sees_what_was_acknowledged_before_it() {
+    let mut cluster = Cluster::up(0, &[]);
+    let replicas = cluster.members();
+    for round in 0..5 {
+        let id = format!("seen-{round}");
+        cluster.speak_to_all();
+        cluster
+            .apply(&manifest(&id, "true", "node_selector: {nowhere: 'true'}"), &[])
+            .ok();
+        for replica in &replicas {
+            cluster.speak_to(replica);
+            assert_eq!(cluster.get("sandbox", &id)["id"], id.as_str(), "at {replica:?}");
+        }
+    }
+}
+
+/// Applies from several clients at once, while the leader is taken away.
+struct Writers {
+    stop: AtomicBool,
+    written: AtomicUsize,
+    acknowledged: Mutex<BTreeMap<String, u64>>,
+    longest: Mutex<Duration>,
+}
+
+impl Writers {
+    const CLIENTS: usize = 4;
+
+    async fn run(self: Arc<Self>, endpoints: Vec<Endpoint>) {
+        let clients = (0..Self::CLIENTS).map(|n| self.clone().client(n, endpoints.clone()));
+        futures::future::join_all(clients).await;
+    }
+
+    async fn client(self: Arc<Self>, n: usize, endpoints: Vec<Endpoint>) {
+        let client = Client::new(endpoints, Duration::from_secs(30)).expect("a client");
+        for i in 0.. {
+            if self.stop.load(Ordering::Relaxed) {
+                return;
+            }
+            let id = format!("write-{n}-{i}");
+            let begun = Instant::now();
+            let answer = client
+                .apply(&unplaceable(&id), false)
+                .await
+                .expect("users see a pause, never an error");
+            assert_eq!(answer.outcome(), wire::Outcome::Created, "{id} took effect twice");
+            let Some(wire::object::Object::Sandbox(sandbox)) = answer.object.and_then(|o| o.object) else {
+                panic!("{id} came back without its object");
+            };
+            self.acknowledged.lock().expect("whole").insert(id, sandbox.uid);
+            let mut longest = self.longest.lock().expect("whole");
+            *longest = (*longest).max(begun.elapsed());
+            self.written.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Takes the leader away by `sbxctl dev <verb> leader` during a stream of applies and compares what was
+/// acknowledged with what is there.
+#[track_caller]
+fn check_leader_lost(verb: &str, back: &str) {
+    let cluster = Cluster::up(0, &[]);
+    let endpoints: Vec<Endpoint> = cluster
+        .members()
+        .iter()
+        .map(|m| m.endpoint().parse().expect("an endpoint"))
+        .collect();
+    let leader = cluster.member_that_is("leader");
+    let writers = Arc::new(Writers {
+        stop: AtomicBool::new(false),
+        written: AtomicUsize::new(0),
+        acknowledged: Mutex::default(),
+        longest: Mutex::default(),
+    });
+    let runtime = runtime();
+    let running = runtime.spawn(writers.clone().run(endpoints.clone()));
+    let until = |count: usize| {
+        let begun = Instant::now();
+        while writers.written.load(Ordering::Relaxed) < count {
+            assert!(begun.elapsed() < LONG, "writes have stopped");
+            assert!(!running.is_finished(), "a writer has failed");
+            std::thread::yield_now();
+        }
+    };
+    until(100);
+    cluster.run(&format!("dev {verb} {}", leader.name)).ok();
+    let lost = writers.written.load(Ordering::Relaxed);
+    until(lost + 200);
+    assert_ne!(cluster.member_that_is("leader").name, leader.name);
+    cluster.run(back.replace("LEADER", &leader.name).as_str()).ok();
+    until(lost + 400);
+    writers.stop.store(true, Ordering::Relaxed);
+    runtime.block_on(running).expect("all writers ended well");
+
+    let acknowledged = writers.acknowledged.lock().expect("whole").clone();
+    let client = Client::new(endpoints, LONG).expect("a client");
+    let request = wire::ListRequest {
+        kind: wire::Kind::Sandbox.into(),
+        ..Default::default()
+    };
+    let there = runtime.block_on(client.list(&request)).expect("listed").items;
+    let there: BTreeMap<String, u64> = there
+        .into_iter()
+        .filter_map(|item| match item.object? {
+            wire::object::Object::Sandbox(s) => Some((s.id, s.uid)),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(
+        there, acknowledged,
+        "what is there is what was acknowledged, made once"
+    );
+    let longest = *writers.longest.lock().expect("whole");
+    assert!(longest < FAILOVER, "a write waited for {longest:?}");
+    println!(
+        "{verb}: {} writes, the longest took {longest:?}",
+        acknowledged.len()
+    );
+}
+
+#[test]
+fn leader_killed_during_applies_loses_nothing_and_doubles_nothing() {
+    check_leader_lost("kill", "dev restart LEADER");
+}
+
+#[test]
+fn leader_paused_during_applies_loses_nothing_and_doubles_nothing() {
+    check_leader_lost("pause", "dev resume LEADER");
+}
+
+#[test]
+fn leader_cut_off_during_applies_loses_nothing_and_doubles_nothing() {
+    check_leader_lost("partition", "dev heal");
+}
+
+#[test]
+fn sandboxes_run_on_while_replicas_are_lost_and_after_all_restart() {
+    let cluster = Cluster::up(1, &[]);
+    let script = "i=0; while true; do i=$((i+1)); echo beat $i; sleep 0.2; done";
+    cluster.apply(&manifest("steady", script, ""), &["--wait"]).ok();
+    let started = cluster.get("sandbox", "steady")["status"]["containers"][0]["started_at"].clone();
+    cluster.run("dev kill leader").ok();
+    cluster
+        .apply(&manifest("after", "sleep 600", ""), &["--wait"])
+        .ok();
+    await_log(&cluster, "steady", "beat 15");
+    // No replica is left, and still it runs.
+    cluster.run("dev kill leader").ok();
+    cluster
+        .run("get sandboxes --request-timeout 2s")
+        .fails(1, "no replica could answer");
+    let stale = cluster.run("get sandboxes --stale -o json").ok();
+    assert!(stale.contains("steady"), "{stale}");
+    for replica in cluster.members().iter().filter(|m| m.name.starts_with("replica")) {
+        cluster.run(&format!("dev restart {}", replica.name)).ok();
+    }
+    cluster.wait("node/agent-1", "state=Ready", LONG).ok();
+    let sandbox = cluster.get("sandbox", "steady");
+    assert_eq!(sandbox["status"]["phase"], "Running", "{sandbox:#}");
+    assert_eq!(
+        sandbox["status"]["containers"][0]["started_at"], started,
+        "{sandbox:#}"
+    );
+    let client = Client::new(
+        cluster
+            .members()
+            .iter()
+            .filter(|m| m.name.starts_with("replica"))
+            .map(|m| m.endpoint().parse().expect("an endpoint"))
+            .collect(),
+        LONG,
+    )
+    .expect("a client");
+    runtime()
+        .block_on(client.delete(Kind::Sandbox, "steady", false))
+        .expect("deleted");
+    cluster.wait("sandbox/steady", "deleted", LONG).ok();
+}
+
+#[test]
+fn logs_are_followed_over_a_change_of_leader_without_a_line_lost_or_doubled() {
+    use std::io::{BufRead, BufReader};
+    let cluster = Cluster::up(1, &[]);
+    let script = "i=0; while [ $i -lt 60 ]; do echo line $i; i=$((i+1)); sleep 0.1; done";
+    cluster.apply(&manifest("talks", script, ""), &["--wait"]).ok();
+    let mut follow = cluster.start("logs -f talks");
+    let lines = BufReader::new(follow.stdout.take().expect("a pipe")).lines();
+    let mut said = Vec::new();
+    for line in lines.map_while(Result::ok) {
+        said.push(line);
+        if said.len() == 10 {
+            cluster.run("dev kill leader").ok();
+        }
+    }
+    assert!(follow.wait().expect("it ends").success());
+    let expected: Vec<String> = (0..60).map(|i| format!("line {i}")).collect();
+    assert_eq!(said, expected);
+}
