@@ -1,0 +1,389 @@
+//! The replicated state: all objects of a cluster, and the one way in which they change. Pure: no clock, no
+//! randomness, no I/O, no order of hashes, so that every replica that applies the same entries holds the same.
+//!
+//! | file | owns |
+//! |---|---|
+//! | `command` | what can be asked, as checked types |
+//! | `transaction` | the one door: every change of an object, and the indexes that follow from it |
+//! | `sandbox`, `node`, `external` | what each command does to its kind |
+//! | `placement` | whether a placement holds, asked by `apply` and by the scheduler alike |
+//! | `requests` | answers kept by request id, so that a retry takes effect once |
+//! | `stored` | keys and values on disk |
+//! | `invariants` | what must hold between any two commands; for tests |
+//!
+//! Called by the state machine's store, which writes [`Applied::writes`] and tells others [`Applied::changes`].
+
+mod command;
+mod external;
+mod invariants;
+mod node;
+pub mod placement;
+mod requests;
+mod sandbox;
+mod stored;
+mod transaction;
+
+pub use command::Command;
+pub use requests::{MAX_ANSWERS, REMEMBERED};
+pub use stored::LoadError;
+
+use proto::id::{ExternalId, NodeId, SandboxId, Uid};
+use proto::object::{External, Node, Object, Sandbox};
+use proto::spec::Protocol;
+use proto::units::{Bytes, MilliCpu, Timestamp};
+use proto::wire;
+use requests::Requests;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use transaction::Transaction;
+
+/// When and where in the log a command takes effect. The only time that replicated code knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stamp {
+    /// The greatest time that any leader has stamped so far: never goes back.
+    pub now: Timestamp,
+    pub term: u64,
+    pub index: u64,
+}
+
+/// All objects, and the indexes that follow from them.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct State {
+    now: Timestamp,
+    /// Of the newest sandbox; the next one gets one more.
+    last_uid: u64,
+    /// All, those included that another of their id has replaced and whose node has not cleared them away yet.
+    sandboxes: BTreeMap<Uid, Arc<Sandbox>>,
+    /// The one with the greatest uid is what the id stands for.
+    by_id: BTreeSet<(SandboxId, Uid)>,
+    nodes: BTreeMap<NodeId, Arc<Node>>,
+    externals: BTreeMap<ExternalId, Arc<External>>,
+    external_of: BTreeMap<NodeId, ExternalId>,
+    placed: BTreeMap<NodeId, Placed>,
+    requests: Requests,
+}
+
+/// What a node holds, also one that is not registered.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Placed {
+    uids: BTreeSet<Uid>,
+    usage: Usage,
+}
+
+/// What the sandboxes take that are placed on a node and have not ended.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Usage {
+    pub cpu: MilliCpu,
+    pub memory: Bytes,
+    pub sandboxes: u32,
+    pub ports: BTreeSet<(Protocol, u16)>,
+}
+
+/// What a log entry did.
+#[derive(Debug, Default)]
+pub struct Applied {
+    /// One per command, in their order.
+    pub answers: Vec<wire::Answer>,
+    /// In the order in which they happened.
+    pub changes: Vec<Change>,
+    /// To be written together, with the entry's position.
+    pub writes: Vec<Write>,
+}
+
+/// One key of the stored form.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Write {
+    pub key: Vec<u8>,
+    /// `None`: delete it.
+    pub value: Option<Vec<u8>>,
+}
+
+/// One object before and after; `None`: it was not, or is no longer, there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    Sandbox {
+        before: Option<Arc<Sandbox>>,
+        after: Option<Arc<Sandbox>>,
+        /// Its id stands for a newer sandbox: of interest to its node alone, users see the newer one.
+        replaced: bool,
+    },
+    Node {
+        before: Option<Arc<Node>>,
+        after: Option<Arc<Node>>,
+    },
+    External {
+        before: Option<Arc<External>>,
+        after: Option<Arc<External>>,
+    },
+}
+
+/// What a command did, where it took effect.
+#[derive(Debug)]
+struct Response {
+    outcome: wire::Outcome,
+    object: Option<Object>,
+}
+
+/// Why a command took no effect.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+struct Rejection {
+    code: wire::rejected::Code,
+    message: String,
+    /// Paths of fields that can't be changed.
+    fields: Vec<String>,
+}
+
+impl Rejection {
+    fn new(code: wire::rejected::Code, message: impl Into<String>) -> Self {
+        Self {
+            code,
+            message: message.into(),
+            fields: Vec::new(),
+        }
+    }
+
+    fn not_found(kind: &str, id: &str) -> Self {
+        Self::new(wire::rejected::Code::NotFound, format!("{kind} {id} is not there"))
+    }
+
+    fn conflict(message: impl Into<String>) -> Self {
+        Self::new(wire::rejected::Code::Conflict, message)
+    }
+
+    fn stale(message: impl Into<String>) -> Self {
+        Self::new(wire::rejected::Code::Stale, message)
+    }
+}
+
+impl State {
+    /// Applies all commands of a log entry. Never fails: what can't be done is an answer that says so.
+    pub fn apply_batch(&mut self, term: u64, index: u64, batch: &wire::Batch) -> Applied {
+        self.now = self.now.max(Timestamp(batch.now_ms));
+        let stamp = Stamp {
+            now: self.now,
+            term,
+            index,
+        };
+        let mut applied = Applied::default();
+        for command in &batch.commands {
+            let answer = match self.requests.answer(&command.request_id) {
+                Some(first) => self.as_of_now(first),
+                None => self.apply_one(stamp, command, &mut applied),
+            };
+            applied.answers.push(answer);
+        }
+        applied.writes.extend(self.requests.forget(stamp.now));
+        applied.writes.push(stored::meta(self));
+        applied
+    }
+
+    fn apply_one(&mut self, stamp: Stamp, command: &wire::Command, applied: &mut Applied) -> wire::Answer {
+        let mut transaction = Transaction::new(self, stamp);
+        let result = Command::try_from(command.clone())
+            .map_err(|e| Rejection::new(wire::rejected::Code::Invalid, e.to_string()))
+            .and_then(|command| apply(&mut transaction, command));
+        let changes = transaction.finish();
+        applied.writes.extend(changes.iter().flat_map(stored::change));
+        applied.changes.extend(changes);
+        let answer = answer(result);
+        if !command.request_id.is_empty() {
+            let write = self.requests.remember(&command.request_id, stamp.now, &answer);
+            applied.writes.push(write);
+        }
+        answer
+    }
+
+    /// An answer that was kept, with its object as it is now; without one where it is there no more.
+    fn as_of_now(&self, first: wire::Answer) -> wire::Answer {
+        use wire::answer::Answer;
+        use wire::object::Object as Wire;
+        let Some(Answer::Accepted(mut accepted)) = first.answer else {
+            return first;
+        };
+        accepted.object = accepted.object.and_then(|kept| {
+            let object = match kept.object? {
+                Wire::Sandbox(s) => Wire::Sandbox(self.sandboxes.get(&Uid(s.uid))?.as_ref().into()),
+                Wire::Node(n) => Wire::Node(self.nodes.get(n.id.as_str())?.as_ref().into()),
+                Wire::External(e) => Wire::External(self.externals.get(e.id.as_str())?.as_ref().into()),
+            };
+            Some(wire::Object { object: Some(object) })
+        });
+        wire::Answer {
+            answer: Some(Answer::Accepted(accepted)),
+        }
+    }
+
+    /// The state that these records of the stored form hold.
+    ///
+    /// # Errors
+    /// [`LoadError`], which names the record that is damaged or unknown.
+    pub fn load<K, V>(records: impl Iterator<Item = (K, V)>) -> Result<Self, LoadError>
+    where
+        K: AsRef<[u8]>,
+        V: AsRef<[u8]>,
+    {
+        stored::load(records)
+    }
+
+    /// The greatest time that was stamped.
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        self.now
+    }
+
+    /// What the id stands for.
+    #[must_use]
+    pub fn sandbox(&self, id: &SandboxId) -> Option<&Arc<Sandbox>> {
+        self.uids_of(id).last().and_then(|uid| self.sandboxes.get(&uid))
+    }
+
+    /// Also one that was replaced.
+    #[must_use]
+    pub fn sandbox_by_uid(&self, uid: Uid) -> Option<&Arc<Sandbox>> {
+        self.sandboxes.get(&uid)
+    }
+
+    /// What users see, by id.
+    pub fn sandboxes(&self) -> impl Iterator<Item = &Arc<Sandbox>> {
+        let mut ids = self.by_id.iter().peekable();
+        std::iter::from_fn(move || {
+            let (id, uid) = ids.next()?;
+            let mut uid = *uid;
+            while let Some((_, newer)) = ids.next_if(|(next, _)| next == id) {
+                uid = *newer;
+            }
+            Some(uid)
+        })
+        .filter_map(|uid| self.sandboxes.get(&uid))
+    }
+
+    /// Everything that is or was placed on a node and is not cleared away yet: those included that were
+    /// replaced, have ended, or are Deleting.
+    pub fn sandboxes_on<'a>(&'a self, node: &NodeId) -> impl Iterator<Item = &'a Arc<Sandbox>> + use<'a> {
+        let uids = self.placed.get(node).map(|placed| &placed.uids);
+        uids.into_iter()
+            .flatten()
+            .filter_map(|uid| self.sandboxes.get(uid))
+    }
+
+    #[must_use]
+    pub fn node(&self, id: &NodeId) -> Option<&Arc<Node>> {
+        self.nodes.get(id)
+    }
+
+    pub fn nodes(&self) -> impl Iterator<Item = &Arc<Node>> {
+        self.nodes.values()
+    }
+
+    #[must_use]
+    pub fn external(&self, id: &ExternalId) -> Option<&Arc<External>> {
+        self.externals.get(id)
+    }
+
+    pub fn externals(&self) -> impl Iterator<Item = &Arc<External>> {
+        self.externals.values()
+    }
+
+    /// The public name of a node.
+    #[must_use]
+    pub fn external_of(&self, node: &NodeId) -> Option<&str> {
+        let id = self.external_of.get(node)?;
+        self.externals.get(id).map(|e| e.spec.external.as_str())
+    }
+
+    /// What is taken of a node; nothing, of one that is not known.
+    #[must_use]
+    pub fn usage(&self, node: &NodeId) -> Usage {
+        self.placed
+            .get(node)
+            .map(|placed| placed.usage.clone())
+            .unwrap_or_default()
+    }
+
+    /// How many answers are kept for retries.
+    #[must_use]
+    pub fn answers(&self) -> usize {
+        self.requests.len()
+    }
+
+    /// Oldest first.
+    fn uids_of(&self, id: &SandboxId) -> impl DoubleEndedIterator<Item = Uid> + use<'_> {
+        let range = (id.clone(), Uid(0))..=(id.clone(), Uid(u64::MAX));
+        self.by_id.range(range).map(|(_, uid)| *uid)
+    }
+}
+
+/// The one place that knows all commands.
+fn apply(to: &mut Transaction<'_>, command: Command) -> Result<Response, Rejection> {
+    use proto::object::Kind;
+    use proto::spec::Manifest;
+    match command {
+        Command::Apply {
+            manifest,
+            replace,
+            expected_version,
+        } => {
+            check_version(to.state(), &manifest, expected_version)?;
+            match manifest {
+                Manifest::Sandbox { id, labels, spec } => sandbox::apply(to, id, labels, spec, replace),
+                Manifest::Node { id, labels, spec } => node::apply(to, id, labels, spec),
+                Manifest::External { id, labels, spec } => external::apply(to, id, labels, spec),
+            }
+        }
+        Command::Delete { kind, id, force } => match kind {
+            Kind::Sandbox => sandbox::delete(to, &id),
+            Kind::Node => node::delete(to, &id, force),
+            Kind::External => external::delete(to, &id),
+        },
+        Command::RegisterNode { id, labels, report } => node::register(to, id, labels, report),
+        Command::SetNodeState { id, state, reason } => node::set_state(to, &id, state, reason),
+        Command::Place(placements) => sandbox::place(to, placements),
+        Command::ReportStatus { node, reports } => sandbox::report(to, &node, reports),
+        Command::Expire { sandboxes, retention } => sandbox::expire(to, sandboxes, retention),
+        Command::ExplainPending(explanations) => sandbox::explain(to, explanations),
+    }
+}
+
+/// Whether the object is still the one that the change was made from.
+fn check_version(
+    state: &State,
+    manifest: &proto::spec::Manifest,
+    expected: Option<u64>,
+) -> Result<(), Rejection> {
+    use proto::spec::Manifest;
+    let Some(expected) = expected else {
+        return Ok(());
+    };
+    let (id, there) = match manifest {
+        Manifest::Sandbox { id, .. } => (id.as_str(), state.sandbox(id).map(|s| s.resource_version)),
+        Manifest::Node { id, .. } => (id.as_str(), state.node(id).map(|n| n.resource_version)),
+        Manifest::External { id, .. } => (id.as_str(), state.external(id).map(|e| e.resource_version)),
+    };
+    let there = there.unwrap_or(0);
+    if there == expected {
+        return Ok(());
+    }
+    Err(Rejection::conflict(format!(
+        "{id} has changed meanwhile: it has version {there}, not {expected}; read it and try again"
+    )))
+}
+
+fn answer(result: Result<Response, Rejection>) -> wire::Answer {
+    use wire::answer::Answer;
+    let answer = match result {
+        Ok(response) => Answer::Accepted(wire::Accepted {
+            outcome: response.outcome.into(),
+            object: response.object.as_ref().map(Into::into),
+        }),
+        Err(rejection) => Answer::Rejected(wire::Rejected {
+            code: rejection.code.into(),
+            message: rejection.message,
+            fields: rejection.fields,
+        }),
+    };
+    wire::Answer { answer: Some(answer) }
+}
+
+#[cfg(test)]
+mod tests;

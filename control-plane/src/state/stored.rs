@@ -1,0 +1,147 @@
+//! Keys and values of the state on disk and in snapshots. A key is one byte for the kind and the object's
+//! name; a value is protobuf. What was written once is read for ever: see the golden files.
+
+use super::{Change, State, Write};
+use prost::Message;
+use proto::convert::ConvertError;
+use proto::object::{External, Node, Sandbox};
+use proto::units::Timestamp;
+use proto::wire;
+use std::sync::Arc;
+
+const META: u8 = b'm';
+const SANDBOX: u8 = b's';
+const NODE: u8 = b'n';
+const EXTERNAL: u8 = b'e';
+const REQUEST: u8 = b'r';
+
+/// Why records are not a state of ours. The key is shown as text.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    #[error("the stored record `{key}` can't be decoded: {source}")]
+    Decode { key: String, source: prost::DecodeError },
+    #[error("the stored record `{key}` breaks a rule: {source}")]
+    Convert { key: String, source: ConvertError },
+    #[error("the stored record `{key}` is of no kind that this version knows; was it written by a newer one?")]
+    Unknown { key: String },
+}
+
+fn key(kind: u8, name: &[u8]) -> Vec<u8> {
+    [&[kind], name].concat()
+}
+
+/// Ordered as the uids are.
+fn sandbox_key(sandbox: &Sandbox) -> Vec<u8> {
+    key(SANDBOX, &sandbox.uid.0.to_be_bytes())
+}
+
+pub(super) fn meta(state: &State) -> Write {
+    let meta = wire::StateMeta {
+        now_ms: state.now.0,
+        last_uid: state.last_uid,
+    };
+    Write {
+        key: vec![META],
+        value: Some(meta.encode_to_vec()),
+    }
+}
+
+pub(super) fn request(request_id: &str, at: Timestamp, answer: &wire::Answer) -> Write {
+    let answered = wire::AnsweredRequest {
+        request_id: request_id.to_owned(),
+        at_ms: at.0,
+        answer: Some(answer.clone()),
+    };
+    Write {
+        key: key(REQUEST, request_id.as_bytes()),
+        value: Some(answered.encode_to_vec()),
+    }
+}
+
+pub(super) fn forgotten_request(request_id: &str) -> Write {
+    Write {
+        key: key(REQUEST, request_id.as_bytes()),
+        value: None,
+    }
+}
+
+/// `None` where nothing is stored: a replaced sandbox that its id stands for again was there all the time.
+pub(super) fn change(change: &Change) -> Option<Write> {
+    fn write<T>(
+        before: Option<&T>,
+        after: Option<&T>,
+        key: impl Fn(&T) -> Vec<u8>,
+        value: impl Fn(&T) -> Vec<u8>,
+    ) -> Option<Write> {
+        Some(Write {
+            key: key(after.or(before)?),
+            value: after.map(value),
+        })
+    }
+    match change {
+        Change::Sandbox { before, after, .. } => write(before.as_deref(), after.as_deref(), sandbox_key, |s| {
+            wire::Sandbox::from(s).encode_to_vec()
+        }),
+        Change::Node { before, after } => write(
+            before.as_deref(),
+            after.as_deref(),
+            |n: &Node| key(NODE, n.id.as_str().as_bytes()),
+            |n| wire::Node::from(n).encode_to_vec(),
+        ),
+        Change::External { before, after } => write(
+            before.as_deref(),
+            after.as_deref(),
+            |e: &External| key(EXTERNAL, e.id.as_str().as_bytes()),
+            |e| wire::External::from(e).encode_to_vec(),
+        ),
+    }
+}
+
+pub(super) fn load<K, V>(records: impl Iterator<Item = (K, V)>) -> Result<State, LoadError>
+where
+    K: AsRef<[u8]>,
+    V: AsRef<[u8]>,
+{
+    let mut state = State::default();
+    for (key, value) in records {
+        load_record(&mut state, key.as_ref(), value.as_ref())?;
+    }
+    Ok(state)
+}
+
+fn load_record(state: &mut State, key: &[u8], value: &[u8]) -> Result<(), LoadError> {
+    let name = || key.escape_ascii().to_string();
+    let decode = |source| LoadError::Decode { key: name(), source };
+    let convert = |source| LoadError::Convert { key: name(), source };
+    match key.first() {
+        Some(&META) => {
+            let meta = wire::StateMeta::decode(value).map_err(decode)?;
+            state.now = Timestamp(meta.now_ms);
+            state.last_uid = meta.last_uid;
+        }
+        Some(&SANDBOX) => {
+            let sandbox = wire::Sandbox::decode(value).map_err(decode)?;
+            let sandbox = Sandbox::try_from(sandbox).map_err(convert)?;
+            state.insert_sandbox(Arc::new(sandbox));
+        }
+        Some(&NODE) => {
+            let node = wire::Node::decode(value).map_err(decode)?;
+            let node = Arc::new(Node::try_from(node).map_err(convert)?);
+            state.nodes.insert(node.id.clone(), node);
+        }
+        Some(&EXTERNAL) => {
+            let external = wire::External::decode(value).map_err(decode)?;
+            let external = External::try_from(external).map_err(convert)?;
+            state.insert_external(Arc::new(external));
+        }
+        Some(&REQUEST) => {
+            let answered = wire::AnsweredRequest::decode(value).map_err(decode)?;
+            let answer = answered.answer.unwrap_or_default();
+            state
+                .requests
+                .insert(&answered.request_id, Timestamp(answered.at_ms), answer);
+        }
+        Some(_) | None => return Err(LoadError::Unknown { key: name() }),
+    }
+    Ok(())
+}

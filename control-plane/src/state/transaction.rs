@@ -1,0 +1,198 @@
+//! The one door: objects change here and nowhere else, and the indexes with them.
+
+use super::{Change, Placed, Stamp, State};
+use proto::budget;
+use proto::id::{ExternalId, NodeId, Uid};
+use proto::object::{External, Node, Sandbox};
+use std::sync::Arc;
+
+/// One command at work.
+pub(super) struct Transaction<'a> {
+    state: &'a mut State,
+    pub(super) stamp: Stamp,
+    changes: Vec<Change>,
+}
+
+impl<'a> Transaction<'a> {
+    pub(super) fn new(state: &'a mut State, stamp: Stamp) -> Self {
+        Self {
+            state,
+            stamp,
+            changes: Vec::new(),
+        }
+    }
+
+    pub(super) fn finish(self) -> Vec<Change> {
+        self.changes
+    }
+
+    pub(super) fn state(&self) -> &State {
+        self.state
+    }
+
+    /// A number that no sandbox had before.
+    pub(super) fn new_uid(&mut self) -> Uid {
+        self.state.last_uid += 1;
+        Uid(self.state.last_uid)
+    }
+
+    /// Creates it, or takes the place of what has its uid.
+    pub(super) fn put_sandbox(&mut self, mut sandbox: Sandbox) -> Arc<Sandbox> {
+        sandbox.updated_at = self.stamp.now;
+        sandbox.resource_version = self.stamp.index;
+        let after = Arc::new(sandbox);
+        let before = self.state.insert_sandbox(after.clone());
+        let replaced = self.is_replaced(&after);
+        self.changes.push(Change::Sandbox {
+            before,
+            after: Some(after.clone()),
+            replaced,
+        });
+        after
+    }
+
+    pub(super) fn remove_sandbox(&mut self, uid: Uid) {
+        let Some(before) = self.state.sandboxes.get(&uid).cloned() else {
+            return;
+        };
+        let replaced = self.is_replaced(&before);
+        self.state.take_sandbox(&before);
+        self.changes.push(Change::Sandbox {
+            before: Some(before.clone()),
+            after: None,
+            replaced,
+        });
+        // What it had replaced and is not cleared away yet is what its id stands for now.
+        if let Some(older) = self.state.sandbox(&before.id).filter(|_| !replaced).cloned() {
+            self.changes.push(Change::Sandbox {
+                before: None,
+                after: Some(older),
+                replaced: false,
+            });
+        }
+    }
+
+    fn is_replaced(&self, sandbox: &Sandbox) -> bool {
+        self.state.uids_of(&sandbox.id).next_back() > Some(sandbox.uid)
+    }
+
+    pub(super) fn put_node(&mut self, mut node: Node) -> Arc<Node> {
+        node.updated_at = self.stamp.now;
+        node.resource_version = self.stamp.index;
+        let after = Arc::new(node);
+        let before = self.state.nodes.insert(after.id.clone(), after.clone());
+        self.changes.push(Change::Node {
+            before,
+            after: Some(after.clone()),
+        });
+        after
+    }
+
+    pub(super) fn remove_node(&mut self, id: &NodeId) {
+        if let Some(before) = self.state.nodes.remove(id) {
+            self.changes.push(Change::Node {
+                before: Some(before),
+                after: None,
+            });
+        }
+    }
+
+    pub(super) fn put_external(&mut self, mut external: External) -> Arc<External> {
+        external.updated_at = self.stamp.now;
+        external.resource_version = self.stamp.index;
+        let after = Arc::new(external);
+        let before = self.state.insert_external(after.clone());
+        self.changes.push(Change::External {
+            before,
+            after: Some(after.clone()),
+        });
+        after
+    }
+
+    pub(super) fn remove_external(&mut self, id: &ExternalId) {
+        if let Some(before) = self.state.externals.remove(id) {
+            self.state.external_of.remove(&before.spec.node_id);
+            self.changes.push(Change::External {
+                before: Some(before),
+                after: None,
+            });
+        }
+    }
+}
+
+impl State {
+    /// Puts it in, indexes included; gives what was there. Also used for loading.
+    pub(super) fn insert_sandbox(&mut self, sandbox: Arc<Sandbox>) -> Option<Arc<Sandbox>> {
+        let before = self.sandboxes.get(&sandbox.uid).cloned();
+        if let Some(before) = &before {
+            self.take_sandbox(before);
+        }
+        self.by_id.insert((sandbox.id.clone(), sandbox.uid));
+        if let Some(node) = &sandbox.status.node_name {
+            let placed = self.placed.entry(node.clone()).or_default();
+            placed.uids.insert(sandbox.uid);
+            placed.count(&sandbox);
+        }
+        self.sandboxes.insert(sandbox.uid, sandbox);
+        before
+    }
+
+    fn take_sandbox(&mut self, sandbox: &Sandbox) {
+        self.sandboxes.remove(&sandbox.uid);
+        self.by_id.remove(&(sandbox.id.clone(), sandbox.uid));
+        let Some(node) = &sandbox.status.node_name else {
+            return;
+        };
+        if let Some(placed) = self.placed.get_mut(node) {
+            placed.uids.remove(&sandbox.uid);
+            placed.discount(sandbox);
+            if placed.uids.is_empty() {
+                self.placed.remove(node);
+            }
+        }
+    }
+
+    pub(super) fn insert_external(&mut self, external: Arc<External>) -> Option<Arc<External>> {
+        let before = self.externals.insert(external.id.clone(), external.clone());
+        if let Some(before) = &before {
+            self.external_of.remove(&before.spec.node_id);
+        }
+        self.external_of
+            .insert(external.spec.node_id.clone(), external.id.clone());
+        before
+    }
+}
+
+/// Whether it takes anything of its node: what has ended was released there.
+pub(super) fn takes(sandbox: &Sandbox) -> bool {
+    sandbox.status.node_name.is_some() && sandbox.status.ended_at.is_none()
+}
+
+impl Placed {
+    fn count(&mut self, sandbox: &Sandbox) {
+        if !takes(sandbox) {
+            return;
+        }
+        let demand = budget::demand(&sandbox.spec);
+        self.usage.cpu += demand.cpu;
+        self.usage.memory += demand.memory;
+        self.usage.sandboxes += 1;
+        let ports = &sandbox.status.assigned_ports;
+        self.usage
+            .ports
+            .extend(ports.iter().map(|p| (p.protocol, p.host_port)));
+    }
+
+    fn discount(&mut self, sandbox: &Sandbox) {
+        if !takes(sandbox) {
+            return;
+        }
+        let demand = budget::demand(&sandbox.spec);
+        self.usage.cpu = self.usage.cpu.saturating_sub(demand.cpu);
+        self.usage.memory = self.usage.memory.saturating_sub(demand.memory);
+        self.usage.sandboxes -= 1;
+        for port in &sandbox.status.assigned_ports {
+            self.usage.ports.remove(&(port.protocol, port.host_port));
+        }
+    }
+}
