@@ -187,6 +187,9 @@ fn kind(value: i32) -> Result<Kind, ConvertError> {
 }
 
 fn node_state(value: i32) -> Result<NodeState, ConvertError> {
-    let unknown = |_| ConvertError::Unknown { field: "state", value };
+    let unknown = |_| ConvertError::Unknown {
+        field: "state",
+        value,
+    };
     wire::NodeState::try_from(value).map_err(unknown)?.try_into()
 }

@@ -14,7 +14,11 @@ pub(super) fn apply(
     labels: Labels,
     spec: ExternalSpec,
 ) -> Result<Response, Rejection> {
-    let other = to.state().external_of.get(&spec.node_id).filter(|other| **other != id);
+    let other = to
+        .state()
+        .external_of
+        .get(&spec.node_id)
+        .filter(|other| **other != id);
     if let Some(other) = other {
         let node = &spec.node_id;
         return Err(Rejection::conflict(format!(
@@ -25,7 +29,11 @@ pub(super) fn apply(
     let (outcome, external) = match old {
         Some(old) if old.labels == labels && old.spec == spec => (Outcome::Unchanged, old),
         old => {
-            let outcome = if old.is_some() { Outcome::Configured } else { Outcome::Created };
+            let outcome = if old.is_some() {
+                Outcome::Configured
+            } else {
+                Outcome::Created
+            };
             let now = to.stamp.now;
             let external = to.put_external(External {
                 id,
@@ -42,7 +50,10 @@ pub(super) fn apply(
 }
 
 pub(super) fn delete(to: &mut Transaction<'_>, id: &str) -> Result<Response, Rejection> {
-    let external = id.parse().ok().and_then(|id: ExternalId| to.state().external(&id).cloned());
+    let external = id
+        .parse()
+        .ok()
+        .and_then(|id: ExternalId| to.state().external(&id).cloned());
     let external = external.ok_or_else(|| Rejection::not_found("external", id))?;
     to.remove_external(&external.id);
     Ok(respond(Outcome::Deleted, &external))

@@ -27,8 +27,11 @@ impl State {
         let by_id: BTreeSet<_> = self.sandboxes.values().map(|s| (s.id.clone(), s.uid)).collect();
         wrong(by_id != self.by_id, "sandboxes by id");
         wrong(self.placed() != self.placed, "sandboxes by node");
-        let external_of: BTreeMap<_, _> =
-            self.externals.values().map(|e| (e.spec.node_id.clone(), e.id.clone())).collect();
+        let external_of: BTreeMap<_, _> = self
+            .externals
+            .values()
+            .map(|e| (e.spec.node_id.clone(), e.id.clone()))
+            .collect();
         wrong(external_of != self.external_of, "externals by node");
         wrong(!self.requests.is_consistent(), "answers by age");
     }
@@ -44,11 +47,22 @@ impl State {
             entry.uids.insert(sandbox.uid);
             if takes(sandbox) {
                 let demand = budget::demand(&sandbox.spec);
-                let Usage { cpu, memory, sandboxes, ports } = &mut entry.usage;
+                let Usage {
+                    cpu,
+                    memory,
+                    sandboxes,
+                    ports,
+                } = &mut entry.usage;
                 *cpu += demand.cpu;
                 *memory += demand.memory;
                 *sandboxes += 1;
-                ports.extend(sandbox.status.assigned_ports.iter().map(|p| (p.protocol, p.host_port)));
+                ports.extend(
+                    sandbox
+                        .status
+                        .assigned_ports
+                        .iter()
+                        .map(|p| (p.protocol, p.host_port)),
+                );
             }
         }
         placed
@@ -65,19 +79,29 @@ impl State {
             wrong(uid.0 > self.last_uid, "its uid was never given out");
             wrong(sandbox.updated_at > self.now, "it was changed in the future");
             let placed = status.node_name.is_some();
-            wrong(placed == (status.phase == Phase::Pending), "all but Pending ones have a node");
+            wrong(
+                placed == (status.phase == Phase::Pending),
+                "all but Pending ones have a node",
+            );
             wrong(
                 status.phase.has_ended() && status.ended_at.is_none(),
                 "it has ended, but nobody knows when",
             );
             let is_newest = self.uids_of(id).next_back() == Some(uid);
-            wrong(!is_newest && status.phase != Phase::Deleting, "it was replaced, yet is not Deleting");
+            wrong(
+                !is_newest && status.phase != Phase::Deleting,
+                "it was replaced, yet is not Deleting",
+            );
         }
     }
 
     fn check_nodes(&self, violations: &mut Vec<String>) {
         for (id, placed) in &self.placed {
-            let live = placed.uids.iter().filter_map(|uid| self.sandboxes.get(uid)).filter(|s| takes(s));
+            let live = placed
+                .uids
+                .iter()
+                .filter_map(|uid| self.sandboxes.get(uid))
+                .filter(|s| takes(s));
             let ports: usize = live.clone().map(|s| s.status.assigned_ports.len()).sum();
             if ports != placed.usage.ports.len() {
                 violations.push(format!("node {id}: a port is given to two sandboxes"));

@@ -25,6 +25,7 @@ mod transaction;
 
 pub use command::Command;
 pub use requests::{MAX_ANSWERS, REMEMBERED};
+pub use sandbox::expires_at;
 pub use stored::LoadError;
 
 use proto::id::{ExternalId, NodeId, SandboxId, Uid};
@@ -144,7 +145,10 @@ impl Rejection {
     }
 
     fn not_found(kind: &str, id: &str) -> Self {
-        Self::new(wire::rejected::Code::NotFound, format!("{kind} {id} is not there"))
+        Self::new(
+            wire::rejected::Code::NotFound,
+            format!("{kind} {id} is not there"),
+        )
     }
 
     fn conflict(message: impl Into<String>) -> Self {
@@ -385,5 +389,3 @@ fn answer(result: Result<Response, Rejection>) -> wire::Answer {
     wire::Answer { answer: Some(answer) }
 }
 
-#[cfg(test)]
-mod tests;

@@ -103,7 +103,10 @@ pub(super) fn set_state(
 }
 
 pub(super) fn delete(to: &mut Transaction<'_>, id: &str, force: bool) -> Result<Response, Rejection> {
-    let node = id.parse().ok().and_then(|id: NodeId| to.state().node(&id).cloned());
+    let node = id
+        .parse()
+        .ok()
+        .and_then(|id: NodeId| to.state().node(&id).cloned());
     let node = node.ok_or_else(|| Rejection::not_found("node", id))?;
     let placed = to.state().sandboxes_on(&node.id).filter(|s| takes(s)).count();
     if placed > 0 && !force {

@@ -28,8 +28,14 @@ pub enum Misfit {
     /// `key=value` of the first label that does not match.
     Selector(String),
     Runtime(Runtime),
-    Cpu { need: MilliCpu, free: MilliCpu },
-    Memory { need: Bytes, free: Bytes },
+    Cpu {
+        need: MilliCpu,
+        free: MilliCpu,
+    },
+    Memory {
+        need: Bytes,
+        free: Bytes,
+    },
     Ports(Protocol),
 }
 
@@ -58,13 +64,16 @@ pub fn suits(node: &Node, sandbox: &Sandbox) -> Result<(), Misfit> {
     if node.spec.unschedulable {
         return Err(Misfit::Unschedulable);
     }
-    let differs =
-        |(key, value): &(&String, &String)| node.effective_label(key) != Some(value.as_str());
+    let differs = |(key, value): &(&String, &String)| node.effective_label(key) != Some(value.as_str());
     if let Some((key, value)) = sandbox.spec.node_selector.iter().find(differs) {
         return Err(Misfit::Selector(format!("{key}={value}")));
     }
     if let Some(runtime) = sandbox.spec.runtime {
-        let reported = node.report.as_ref().map(|r| r.runtimes.as_slice()).unwrap_or_default();
+        let reported = node
+            .report
+            .as_ref()
+            .map(|r| r.runtimes.as_slice())
+            .unwrap_or_default();
         if !reported.iter().any(|info| info.runtime == runtime) {
             return Err(Misfit::Runtime(runtime));
         }

@@ -59,8 +59,16 @@ impl Requests {
 
     /// Whether both views hold the same.
     pub(super) fn is_consistent(&self) -> bool {
-        let by_age = self.by_age.iter().map(|(at, id)| (id, at)).collect::<BTreeMap<_, _>>();
-        let answers = self.answers.iter().map(|(id, (at, _))| (id, at)).collect::<BTreeMap<_, _>>();
+        let by_age = self
+            .by_age
+            .iter()
+            .map(|(at, id)| (id, at))
+            .collect::<BTreeMap<_, _>>();
+        let answers = self
+            .answers
+            .iter()
+            .map(|(id, (at, _))| (id, at))
+            .collect::<BTreeMap<_, _>>();
         by_age == answers
     }
 }
@@ -72,21 +80,25 @@ fn named_only(answer: &wire::Answer) -> wire::Answer {
     let Some(Answer::Accepted(accepted)) = &answer.answer else {
         return answer.clone();
     };
-    let object = accepted.object.as_ref().and_then(|o| o.object.as_ref()).map(|object| match object {
-        Object::Sandbox(s) => Object::Sandbox(wire::Sandbox {
-            id: s.id.clone(),
-            uid: s.uid,
-            ..Default::default()
-        }),
-        Object::Node(n) => Object::Node(wire::Node {
-            id: n.id.clone(),
-            ..Default::default()
-        }),
-        Object::External(e) => Object::External(wire::External {
-            id: e.id.clone(),
-            ..Default::default()
-        }),
-    });
+    let object = accepted
+        .object
+        .as_ref()
+        .and_then(|o| o.object.as_ref())
+        .map(|object| match object {
+            Object::Sandbox(s) => Object::Sandbox(wire::Sandbox {
+                id: s.id.clone(),
+                uid: s.uid,
+                ..Default::default()
+            }),
+            Object::Node(n) => Object::Node(wire::Node {
+                id: n.id.clone(),
+                ..Default::default()
+            }),
+            Object::External(e) => Object::External(wire::External {
+                id: e.id.clone(),
+                ..Default::default()
+            }),
+        });
     wire::Answer {
         answer: Some(Answer::Accepted(wire::Accepted {
             outcome: accepted.outcome,

@@ -135,7 +135,11 @@ pub(super) fn delete(to: &mut Transaction<'_>, id: &str) -> Result<Response, Rej
 
 /// Deleting where a node must clear it away first, else gone at once.
 fn begin_deletion(to: &mut Transaction<'_>, sandbox: &Sandbox) {
-    let held = sandbox.status.node_name.as_ref().is_some_and(|n| holds(to.state(), n));
+    let held = sandbox
+        .status
+        .node_name
+        .as_ref()
+        .is_some_and(|n| holds(to.state(), n));
     if !held {
         to.remove_sandbox(sandbox.uid);
     } else if sandbox.status.phase != Phase::Deleting {
@@ -193,15 +197,29 @@ fn check<'a>(state: &'a State, placement: &Placement) -> Result<&'a Arc<Sandbox>
         .filter(|sandbox| sandbox.status.phase == Phase::Pending)
         .ok_or_else(|| Rejection::stale(format!("no sandbox {uid} waits for a node")))?;
     let refuse = |why: &dyn std::fmt::Display| {
-        Rejection::stale(format!("sandbox {} does not fit on {}: {why}", sandbox.id, placement.node))
+        Rejection::stale(format!(
+            "sandbox {} does not fit on {}: {why}",
+            sandbox.id, placement.node
+        ))
     };
-    let node = state.node(&placement.node).ok_or_else(|| refuse(&"it is not there"))?;
+    let node = state
+        .node(&placement.node)
+        .ok_or_else(|| refuse(&"it is not there"))?;
     placement::suits(node, sandbox).map_err(|why| refuse(&why))?;
     let usage = state.usage(&placement.node);
     let free = placement::free(node, usage.cpu, usage.memory);
     placement::fits(budget::demand(&sandbox.spec), free).map_err(|why| refuse(&why))?;
-    let wanted: Vec<_> = sandbox.spec.ports.iter().map(|p| (p.container_port, p.protocol)).collect();
-    let given: Vec<_> = placement.ports.iter().map(|p| (p.container_port, p.protocol)).collect();
+    let wanted: Vec<_> = sandbox
+        .spec
+        .ports
+        .iter()
+        .map(|p| (p.container_port, p.protocol))
+        .collect();
+    let given: Vec<_> = placement
+        .ports
+        .iter()
+        .map(|p| (p.container_port, p.protocol))
+        .collect();
     if wanted != given {
         return Err(refuse(&"its ports are others"));
     }
@@ -209,7 +227,10 @@ fn check<'a>(state: &'a State, placement: &Placement) -> Result<&'a Arc<Sandbox>
     for port in &placement.ports {
         let key = (port.protocol, port.host_port);
         if !HOST_PORTS.contains(&port.host_port) || usage.ports.contains(&key) || !taken.insert(key) {
-            return Err(refuse(&format!("{} port {} is not free", port.protocol, port.host_port)));
+            return Err(refuse(&format!(
+                "{} port {} is not free",
+                port.protocol, port.host_port
+            )));
         }
     }
     Ok(sandbox)
@@ -318,9 +339,8 @@ pub(super) fn explain(
 ) -> Result<Response, Rejection> {
     for explanation in explanations {
         let waiting = to.state().sandbox_by_uid(explanation.uid).cloned();
-        let waiting = waiting.filter(|s| {
-            s.status.phase == Phase::Pending && s.status.last_error != explanation.message
-        });
+        let waiting = waiting
+            .filter(|s| s.status.phase == Phase::Pending && s.status.last_error != explanation.message);
         if let Some(sandbox) = waiting {
             let mut sandbox = Sandbox::clone(&sandbox);
             sandbox.status.last_error = explanation.message;

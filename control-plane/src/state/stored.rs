@@ -22,7 +22,9 @@ pub enum LoadError {
     Decode { key: String, source: prost::DecodeError },
     #[error("the stored record `{key}` breaks a rule: {source}")]
     Convert { key: String, source: ConvertError },
-    #[error("the stored record `{key}` is of no kind that this version knows; was it written by a newer one?")]
+    #[error(
+        "the stored record `{key}` is of no kind that this version knows; was it written by a newer one?"
+    )]
     Unknown { key: String },
 }
 
@@ -79,9 +81,11 @@ pub(super) fn change(change: &Change) -> Option<Write> {
         })
     }
     match change {
-        Change::Sandbox { before, after, .. } => write(before.as_deref(), after.as_deref(), sandbox_key, |s| {
-            wire::Sandbox::from(s).encode_to_vec()
-        }),
+        Change::Sandbox { before, after, .. } => {
+            write(before.as_deref(), after.as_deref(), sandbox_key, |s| {
+                wire::Sandbox::from(s).encode_to_vec()
+            })
+        }
         Change::Node { before, after } => write(
             before.as_deref(),
             after.as_deref(),
