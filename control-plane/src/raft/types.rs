@@ -26,13 +26,9 @@ impl fmt::Display for Proposal {
     }
 }
 
-impl openraft::AppData for Proposal {}
-
 /// What became of an entry: one answer per command, in order. Empty for entries without commands.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Answers(pub Vec<wire::Answer>);
-
-impl openraft::AppDataResponse for Answers {}
 
 /// Where a replica is reached. Its id is the key under which the membership holds it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
