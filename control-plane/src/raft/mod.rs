@@ -4,6 +4,12 @@
 //! |---|---|
 //! | [`types`] | openraft's parameters under our names |
 //! | [`codec`] | those types as protobuf, and stored values with their checksum |
+//! | [`leadership`] | who leads, as this replica knows it |
+//! | [`propose`] | commands into the log, their answers out of it |
+//! | [`read`] | how far a replica must have applied the log to show what was acknowledged |
 
 pub mod codec;
+pub mod leadership;
+pub mod propose;
+pub mod read;
 pub mod types;
