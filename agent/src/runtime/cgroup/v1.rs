@@ -2,7 +2,7 @@
 
 use super::kill::{self, Freezer};
 use super::oom::OomWatch;
-use super::{CgroupError, SandboxLimits, Usage, tree};
+use super::{CgroupError, SandboxLimits, Usage, prime, tree};
 use nix::unistd::Pid;
 use std::path::{Path, PathBuf};
 
@@ -106,6 +106,10 @@ impl Hierarchies {
             tree::write(&folder, tree::PROCS, &pid.to_string())?;
         }
         Ok(())
+    }
+
+    pub(super) fn prime(&self) -> Result<(), CgroupError> {
+        prime::prime(self.root_of(PIDS)?, Some(PIDS))
     }
 
     pub(super) fn kill(&self, path: &Path) -> Result<(), CgroupError> {

@@ -2,7 +2,7 @@
 
 use super::kill::{self, Freezer};
 use super::oom::OomWatch;
-use super::{CgroupError, SandboxLimits, Usage, tree};
+use super::{CgroupError, SandboxLimits, Usage, prime, tree};
 use nix::unistd::Pid;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -79,6 +79,10 @@ impl Unified {
     pub(super) fn add_process(&self, path: &Path, pid: Pid) -> Result<(), CgroupError> {
         self.make(path)?;
         tree::write(&tree::at(&self.root, path)?, tree::PROCS, &pid.to_string())
+    }
+
+    pub(super) fn prime(&self) -> Result<(), CgroupError> {
+        prime::prime(&self.root, None)
     }
 
     /// In one step since Linux 5.14.

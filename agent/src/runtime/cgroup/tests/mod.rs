@@ -280,6 +280,19 @@ fn volume_larger_than_the_memory_fills_up_without_an_oom_kill() {
 }
 
 #[test]
+fn priming_leaves_the_process_where_it_is() {
+    let own = || std::fs::read_to_string("/proc/self/cgroup").expect("read");
+    let before = own();
+    match &Cgroups::detect().expect("detected").trees {
+        Trees::V1(v1) => v1.prime(),
+        Trees::V2(v2) => v2.prime(),
+        Trees::Hybrid(hybrid) => hybrid.v1.prime(),
+    }
+    .expect("primed");
+    assert_eq!(own(), before);
+}
+
+#[test]
 fn path_that_could_lead_elsewhere_is_refused() {
     let cgroups = Cgroups::detect().expect("detected");
     for path in ["", "/", "sandboxd", "/sandboxd/../other", "/."] {
