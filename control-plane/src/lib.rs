@@ -3,5 +3,6 @@
 pub mod clock;
 pub mod config;
 pub mod raft;
+pub mod schedule;
 pub mod session;
 pub mod state;

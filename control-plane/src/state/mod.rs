@@ -262,6 +262,11 @@ impl State {
         .filter_map(|uid| self.sandboxes.get(&uid))
     }
 
+    /// All, those included that were replaced and are not cleared away yet.
+    pub fn all_sandboxes(&self) -> impl Iterator<Item = &Arc<Sandbox>> {
+        self.sandboxes.values()
+    }
+
     /// Everything that is or was placed on a node and is not cleared away yet: those included that were
     /// replaced, have ended, or are Deleting.
     pub fn sandboxes_on<'a>(&'a self, node: &NodeId) -> impl Iterator<Item = &'a Arc<Sandbox>> + use<'a> {
@@ -388,4 +393,3 @@ fn answer(result: Result<Response, Rejection>) -> wire::Answer {
     };
     wire::Answer { answer: Some(answer) }
 }
-
