@@ -17,3 +17,6 @@ mod view;
 
 pub use plan::{Plan, plan};
 pub use view::View;
+
+#[cfg(test)]
+mod tests;

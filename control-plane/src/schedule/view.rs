@@ -201,6 +201,11 @@ impl View {
         });
     }
 
+    #[cfg(test)]
+    pub(crate) fn forget_what_fitted_nowhere(&mut self) {
+        self.blocked.clear();
+    }
+
     /// How many wait, those included that fit nowhere.
     #[must_use]
     pub fn waiting(&self) -> usize {

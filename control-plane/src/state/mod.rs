@@ -393,3 +393,6 @@ fn answer(result: Result<Response, Rejection>) -> wire::Answer {
     };
     wire::Answer { answer: Some(answer) }
 }
+
+#[cfg(test)]
+mod tests;

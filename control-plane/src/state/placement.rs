@@ -5,7 +5,7 @@ use proto::id::{NodeId, Uid};
 use proto::object::{Node, Sandbox};
 use proto::spec::{Protocol, Runtime};
 use proto::status::{AssignedPort, NodeState};
-use proto::units::{Bytes, MilliCpu};
+use proto::units::{Bytes, MIB, MilliCpu};
 use std::fmt;
 use std::ops::RangeInclusive;
 
@@ -47,7 +47,13 @@ impl fmt::Display for Misfit {
             Self::Selector(label) => write!(f, "selector {label}"),
             Self::Runtime(runtime) => write!(f, "without runtime {runtime}"),
             Self::Cpu { need, free } => write!(f, "insufficient cpu (need {need}, free {free})"),
-            Self::Memory { need, free } => write!(f, "insufficient memory (need {need}, free {free})"),
+            // In whole MiB, rounded so that what is free always looks too little.
+            Self::Memory { need, free } => write!(
+                f,
+                "insufficient memory (need {}Mi, free {}Mi)",
+                need.0.div_ceil(MIB),
+                free.0 / MIB
+            ),
             Self::Ports(protocol) => write!(f, "no free {protocol} ports"),
         }
     }

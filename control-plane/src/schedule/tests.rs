@@ -1,0 +1,286 @@
+use super::*;
+use crate::state::State;
+use proto::spec::Protocol;
+use proto::wire::{self, command::Op};
+use std::collections::BTreeMap;
+
+/// A node for a test: id, cores and GiB that can be given away, whether it is ready.
+type Given<'a> = (&'a str, u64, u64, wire::NodeState);
+
+const READY: wire::NodeState = wire::NodeState::Ready;
+
+/// A state and its view.
+struct World {
+    state: State,
+    view: View,
+    index: u64,
+}
+
+impl World {
+    fn new(nodes: &[Given<'_>]) -> Self {
+        let mut world = Self {
+            state: State::default(),
+            view: View::default(),
+            index: 0,
+        };
+        for (id, cores, gib, state) in nodes {
+            world.register(id, *cores, *gib);
+            if *state != READY {
+                world.run(Op::SetNodeState(wire::SetNodeState {
+                    node_id: (*id).to_owned(),
+                    state: (*state).into(),
+                    reason: String::new(),
+                }));
+            }
+        }
+        world
+    }
+
+    fn register(&mut self, id: &str, cores: u64, gib: u64) {
+        self.run(Op::RegisterNode(wire::RegisterNode {
+            node_id: id.to_owned(),
+            labels: BTreeMap::from([("name".to_owned(), id.to_owned())]),
+            report: Some(wire::NodeReport {
+                capacity: Some(wire::NodeCapacity {
+                    cpu_milli: cores * 1_000,
+                    memory_bytes: gib << 30,
+                    max_alloc_percent: 100,
+                }),
+                default_runtime: wire::Runtime::Native.into(),
+                ..Default::default()
+            }),
+        }));
+    }
+
+    fn run(&mut self, op: Op) {
+        self.index += 1;
+        let command = wire::Command {
+            request_id: String::new(),
+            op: Some(op),
+        };
+        let batch = wire::Batch {
+            now_ms: self.index,
+            commands: vec![command],
+        };
+        for change in self.state.apply_batch(1, self.index, &batch).changes {
+            self.view.update(&change);
+        }
+    }
+
+    /// Of one core and 64 MiB of its own.
+    fn sandbox(&mut self, id: &str, more: &str) {
+        let text = format!(
+            "apiVersion: sandboxd.o/v1\nkind: Sandbox\nid: {id}\nspec:\n  {more}\n  containers:\n    \
+             - {{name: main, image: busybox, resource: {{cpu: 1, memory: 64Mi, ephemeral_storage: 16Mi}}}}\n"
+        );
+        let manifest = proto::manifest::parse(&text).expect("a good manifest").remove(0);
+        self.run(Op::Apply(wire::ApplyObject {
+            manifest: Some((&manifest).into()),
+            ..Default::default()
+        }));
+    }
+
+    /// One round, carried out; the ids with their nodes.
+    fn place(&mut self) -> Vec<(String, String)> {
+        let planned = plan(&mut self.view, 7, usize::MAX);
+        let result = planned
+            .placements
+            .iter()
+            .map(|p| (p.sandbox_id.clone(), p.node_id.clone()))
+            .collect();
+        self.run(Op::Place(wire::Place {
+            placements: planned.placements,
+        }));
+        self.run(Op::ExplainPending(wire::ExplainPending {
+            explanations: planned.explanations,
+        }));
+        result
+    }
+
+    fn explanation(&self, id: &str) -> String {
+        let id = id.parse().expect("an id");
+        self.state
+            .sandbox(&id)
+            .expect("it is there")
+            .status
+            .last_error
+            .clone()
+    }
+}
+
+#[track_caller]
+fn check_explanation(nodes: &[Given<'_>], more: &str, expected: &str) {
+    let mut world = World::new(nodes);
+    world.sandbox("a", more);
+    assert_eq!(world.place(), []);
+    assert_eq!(world.explanation("a"), expected);
+}
+
+#[test]
+fn every_reason_is_told_and_equal_ones_are_counted() {
+    use wire::NodeState::{Lost, NotReady};
+    check_explanation(&[], "", "0/0 nodes fit: no node has registered");
+    check_explanation(
+        &[("n", 4, 4, NotReady), ("m", 4, 4, NotReady), ("o", 4, 4, Lost)],
+        "",
+        "0/3 nodes fit: 2 NotReady, 1 Lost",
+    );
+    check_explanation(
+        &[("n", 4, 4, NotReady), ("m", 8, 1, READY)],
+        "volumes: [{name: v, ephemeral_storage: 2Gi}]",
+        "0/2 nodes fit: 1 NotReady, 1 insufficient memory (need 2283Mi, free 1024Mi)",
+    );
+    check_explanation(
+        &[("n", 0, 4, READY), ("m", 0, 4, READY)],
+        "",
+        "0/2 nodes fit: 2 insufficient cpu (need 1, free 0)",
+    );
+    check_explanation(
+        &[("n", 4, 4, READY)],
+        "runtime: runsc",
+        "0/1 nodes fit: 1 without runtime runsc",
+    );
+    check_explanation(
+        &[("n", 4, 4, READY)],
+        "node_selector: {region: eu}",
+        "0/1 nodes fit: 1 selector region=eu",
+    );
+}
+
+#[test]
+fn burst_is_spread_over_equal_nodes_and_ties_go_by_id() {
+    let mut world = World::new(&[("b", 4, 16, READY), ("a", 4, 16, READY)]);
+    for i in 0..4 {
+        world.sandbox(&format!("s{i}"), "");
+    }
+    let nodes: Vec<String> = world.place().into_iter().map(|(_, node)| node).collect();
+    assert_eq!(nodes, ["a", "b", "a", "b"]);
+}
+
+#[test]
+fn most_free_node_is_first_and_full_ones_are_passed_over() {
+    let mut world = World::new(&[("small", 1, 16, READY), ("large", 3, 16, READY)]);
+    world.sandbox("a", "");
+    // Both are wholly free: the tie goes by id.
+    assert_eq!(world.place(), [("a".to_owned(), "large".to_owned())]);
+    for id in ["b", "c", "d"] {
+        world.sandbox(id, "");
+    }
+    let mut nodes: Vec<String> = world.place().into_iter().map(|(_, node)| node).collect();
+    nodes.sort();
+    assert_eq!(nodes, ["large", "large", "small"]);
+    world.sandbox("e", "");
+    assert_eq!(world.place(), []);
+}
+
+#[test]
+fn selector_leads_past_better_nodes() {
+    let mut world = World::new(&[("a", 8, 16, READY), ("b", 2, 16, READY)]);
+    world.sandbox("a", "");
+    world.sandbox("picky", "node_selector: {name: b}");
+    let placed: BTreeMap<_, _> = world.place().into_iter().collect();
+    assert_eq!(placed["picky"], "b");
+}
+
+#[test]
+fn higher_priority_goes_first_then_age() {
+    let mut world = World::new(&[("n", 2, 16, READY)]);
+    world.sandbox("old", "");
+    world.sandbox("young", "");
+    world.sandbox("important", "priority: 5");
+    let ids: Vec<String> = world.place().into_iter().map(|(id, _)| id).collect();
+    assert_eq!(ids, ["important", "old"]);
+    assert_eq!(
+        world.explanation("young"),
+        "0/1 nodes fit: 1 insufficient cpu (need 1, free 0)"
+    );
+}
+
+#[test]
+fn what_fits_nowhere_is_looked_at_again_once_there_is_room() {
+    let mut world = World::new(&[("n", 1, 16, READY)]);
+    world.sandbox("first", "");
+    world.sandbox("second", "");
+    assert_eq!(world.place().len(), 1);
+    assert!(!world.view.has_work(), "nothing has changed for the better");
+    world.sandbox("third", "");
+    assert!(world.view.has_work());
+    assert_eq!(world.place(), []);
+    let uid = world.state.sandbox(&"first".parse().unwrap()).unwrap().uid.0;
+    world.run(Op::ReportStatus(wire::ReportStatus {
+        node_id: "n".to_owned(),
+        reports: vec![wire::SandboxReport {
+            sandbox_id: "first".to_owned(),
+            uid,
+            phase: wire::Phase::Succeeded.into(),
+            ..Default::default()
+        }],
+    }));
+    assert_eq!(world.place(), [("second".to_owned(), "n".to_owned())]);
+    world.register("m", 1, 16);
+    assert_eq!(world.place(), [("third".to_owned(), "m".to_owned())]);
+}
+
+#[test]
+fn explanation_is_proposed_only_when_it_is_news() {
+    let mut world = World::new(&[("n", 0, 16, READY)]);
+    world.sandbox("a", "");
+    assert_eq!(plan(&mut world.view, 1, 9).explanations.len(), 1);
+    world.view.forget_what_fitted_nowhere();
+    world.place();
+    world.view.forget_what_fitted_nowhere();
+    assert!(plan(&mut world.view, 1, 9).is_empty());
+}
+
+#[test]
+fn host_ports_are_within_their_range_and_never_shared() {
+    let mut world = World::new(&[("n", 200, 64, READY)]);
+    let both = "ports: [{container_port: 1}, {container_port: 2}, {container_port: 1, protocol: udp}]";
+    for i in 0..100 {
+        world.sandbox(&format!("s{i}"), both);
+    }
+    assert_eq!(world.place().len(), 100);
+    let usage = world.state.usage(&"n".parse().unwrap());
+    assert_eq!(usage.ports.len(), 300);
+    assert!(
+        usage
+            .ports
+            .iter()
+            .all(|(_, port)| crate::state::placement::HOST_PORTS.contains(port))
+    );
+}
+
+#[test]
+fn seed_alone_decides_over_ports() {
+    let planned = |seed| {
+        let mut world = World::new(&[("n", 4, 4, READY)]);
+        world.sandbox("a", "ports: [{container_port: 1}]");
+        plan(&mut world.view, seed, 9).placements[0].ports[0].host_port
+    };
+    assert_eq!(planned(1), planned(1));
+    assert_ne!(planned(1), planned(2));
+}
+
+#[test]
+fn last_free_port_is_found_and_then_there_is_none() {
+    use rand::SeedableRng;
+    let mut random = rand::rngs::StdRng::seed_from_u64(1);
+    let mut ports = ports::Ports::default();
+    let count = crate::state::placement::HOST_PORTS.len();
+    for left in (0..count).rev() {
+        let port = ports.choose(Protocol::Udp, &mut random).expect("one is free");
+        assert!(crate::state::placement::HOST_PORTS.contains(&port));
+        assert_eq!(ports.free(Protocol::Udp), left);
+    }
+    assert_eq!(ports.choose(Protocol::Udp, &mut random), None);
+    assert!(ports.choose(Protocol::Tcp, &mut random).is_some());
+}
+
+#[test]
+fn limit_bounds_a_round() {
+    let mut world = World::new(&[("n", 9, 16, READY)]);
+    for i in 0..5 {
+        world.sandbox(&format!("s{i}"), "");
+    }
+    assert_eq!(plan(&mut world.view, 1, 2).placements.len(), 2);
+}

@@ -1,0 +1,122 @@
+use super::*;
+use proto::status::Reason;
+use wire::Outcome;
+use wire::rejected::Code;
+
+#[test]
+fn manifest_may_come_before_or_after_the_agent() {
+    let mut world = World::with_nodes(&["after"]);
+    world
+        .run(node("before", "region: eu", ""))
+        .outcome(Outcome::Created);
+    assert_eq!(world.node_state("before"), NodeState::Unknown);
+    world.run(register("before")).accepted();
+    assert_eq!(world.node_state("before"), NodeState::Ready);
+    world
+        .run(node("after", "region: eu, zone: b", ""))
+        .outcome(Outcome::Configured);
+    world
+        .run(node("after", "region: eu, zone: b", ""))
+        .outcome(Outcome::Unchanged);
+    let after = world.state.node(&"after".parse().unwrap()).cloned().unwrap();
+    assert_eq!(after.effective_label("region"), Some("eu"));
+    assert_eq!(
+        after.effective_label("zone"),
+        Some("b"),
+        "the manifest's label wins"
+    );
+    world.check_reload();
+}
+
+#[test]
+fn registering_again_with_the_same_report_changes_nothing() {
+    let mut world = World::with_nodes(&["n"]);
+    world.run(register("n")).accepted();
+    assert!(world.changes.is_empty());
+}
+
+#[test]
+fn lost_node_fails_its_sandboxes_or_hands_them_over() {
+    let mut world = World::with_nodes(&["n", "m"]);
+    let stays = world.placed("stays", "n", "");
+    let moves = world.placed(
+        "moves",
+        "n",
+        "on_node_loss: reschedule, ttl_seconds: 600"
+            .replace(", ", "\n  ")
+            .as_str(),
+    );
+    let deleted = world.placed("deleted", "n", "");
+    let ended = world.placed("ended", "n", "");
+    world
+        .run(report("n", "ended", ended, wire::Phase::Succeeded))
+        .accepted();
+    world
+        .run(delete(wire::Kind::Sandbox, "deleted", false))
+        .accepted();
+    let expires = world.sandbox("moves").status.expire_at;
+    world.run(set_state("n", wire::NodeState::NotReady)).accepted();
+    assert_eq!(world.phase("stays"), Phase::Scheduled);
+    world.run(set_state("n", wire::NodeState::Lost)).accepted();
+
+    assert_eq!(world.sandbox("stays").uid.0, stays);
+    assert_eq!(world.sandbox("stays").status.reason, Some(Reason::NodeLost));
+    assert_eq!(world.phase("moves"), Phase::Pending);
+    assert!(
+        world.sandbox("moves").uid.0 > moves,
+        "what the old node has is never taken for the new one"
+    );
+    assert_eq!(world.sandbox("moves").status.expire_at, expires);
+    assert!(!world.has("deleted"), "nobody will clear it away");
+    assert_eq!(world.phase("ended"), Phase::Succeeded);
+    assert_eq!(world.state.usage(&"n".parse().unwrap()), Usage::default());
+    world.check_reload();
+
+    // Back again: late words of the old copy count for nothing.
+    world.run(register("n")).accepted();
+    world
+        .run(report("n", "moves", moves, wire::Phase::Running))
+        .accepted();
+    world
+        .run(report("n", "stays", stays, wire::Phase::Running))
+        .accepted();
+    assert_eq!(world.phase("moves"), Phase::Pending);
+    assert_eq!(world.phase("stays"), Phase::Failed);
+}
+
+#[test]
+fn deleting_a_failed_sandbox_of_a_lost_node_waits_for_nobody() {
+    let mut world = World::with_nodes(&["n"]);
+    world.placed("a", "n", "");
+    world.run(set_state("n", wire::NodeState::Lost)).accepted();
+    world.run(delete(wire::Kind::Sandbox, "a", false)).accepted();
+    assert!(!world.has("a"));
+}
+
+#[test]
+fn node_with_sandboxes_is_deleted_only_by_force_and_nothing_is_started_elsewhere() {
+    let mut world = World::with_nodes(&["n"]);
+    world.placed("a", "n", "on_node_loss: reschedule");
+    world
+        .run(delete(wire::Kind::Node, "n", false))
+        .rejected(Code::Conflict, "1 sandboxes are placed");
+    world
+        .run(delete(wire::Kind::Node, "n", true))
+        .outcome(Outcome::Deleted);
+    assert_eq!(world.phase("a"), Phase::Failed);
+    assert_eq!(world.sandbox("a").status.reason, Some(Reason::NodeLost));
+    world
+        .run(delete(wire::Kind::Node, "n", true))
+        .rejected(Code::NotFound, "node n");
+    world.run(delete(wire::Kind::Sandbox, "a", false)).accepted();
+    assert!(!world.has("a"));
+    world.check_reload();
+}
+
+#[test]
+fn state_of_an_unknown_node_is_refused() {
+    let mut world = World::with_nodes(&[]);
+    world
+        .run(set_state("n", wire::NodeState::Lost))
+        .rejected(Code::NotFound, "node n");
+}

@@ -1,0 +1,60 @@
+//! The bytes that every later version must read.
+
+use super::*;
+use std::fmt::Write as _;
+
+/// One of each kind of record.
+fn world() -> World {
+    let mut world = World::with_nodes(&["n"]);
+    world.run(external("e", "n", "a.test")).accepted();
+    world
+        .run_with_id("request-1", sandbox("a", "ttl_seconds: 60"))
+        .accepted();
+    let uid = world.sandbox("a").uid.0;
+    world.run(place(uid, "n", &[])).accepted();
+    world.run(report("n", "a", uid, wire::Phase::Running)).accepted();
+    world
+}
+
+#[test]
+fn every_record_is_byte_for_byte_as_it_was_first_written() {
+    let mut text = String::new();
+    for (key, value) in &world().stored {
+        let hex: String = value.iter().map(|b| format!("{b:02x}")).collect();
+        writeln!(text, "{} {hex}", key.escape_ascii()).expect("written");
+    }
+    assert_eq!(
+        text,
+        include_str!("golden.txt"),
+        "a stored form has changed: old replicas could not read it"
+    );
+}
+
+#[test]
+fn records_of_the_golden_file_load() {
+    let records = include_str!("golden.txt").lines().map(|line| {
+        let (key, hex) = line.split_once(' ').expect("key and value");
+        let bytes = |hex: &str| -> Vec<u8> {
+            (0..hex.len())
+                .step_by(2)
+                .map(|i| u8::from_str_radix(&hex[i..i + 2], 16).expect("hex"))
+                .collect()
+        };
+        let key = key.replace("\\x00", "\0").replace("\\x01", "\u{1}");
+        (key.into_bytes(), bytes(hex))
+    });
+    let state = State::load(records).expect("readable");
+    assert_eq!(state, world().state);
+}
+
+#[test]
+fn damaged_and_unknown_records_are_named() {
+    let load = |key: &[u8], value: &[u8]| {
+        State::load([(key, value)].into_iter())
+            .expect_err("refused")
+            .to_string()
+    };
+    assert!(load(b"nnode-1", &[0xff]).contains("`nnode-1` can't be decoded"));
+    assert!(load(b"nnode-1", &[]).contains("`nnode-1` breaks a rule"));
+    assert!(load(b"zebra", &[]).contains("`zebra` is of no kind"));
+}
