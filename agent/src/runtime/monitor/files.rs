@@ -6,6 +6,7 @@
 //! | `state` | the monitor, at each change | what has become of it |
 //! | `socket` | the agent, once | where the monitor can be spoken to while it lives |
 //! | `log` | the monitor | what it has to say to a person |
+//! | `runtime.log` | the OCI runtime | why it has failed, if it has |
 //! | `runtime/` | the OCI runtime | its own state; gone once the containers have ended |
 
 use crate::sealed::{self, Durability, SealedError};
@@ -25,6 +26,10 @@ pub(super) fn socket(dir: &Path) -> PathBuf {
 
 pub(super) fn log(dir: &Path) -> PathBuf {
     dir.join("log")
+}
+
+pub(super) fn runtime_log(dir: &Path) -> PathBuf {
+    dir.join("runtime.log")
 }
 
 pub(super) fn runtime(dir: &Path) -> PathBuf {

@@ -22,9 +22,11 @@ mod identity;
 mod launch;
 mod socket;
 mod state;
+mod supervise;
 mod watch;
 
 pub use attach::attach;
 pub use error::MonitorError;
 pub use launch::{Launch, launch};
+pub use supervise::main;
 pub use watch::Monitor;

@@ -1,10 +1,134 @@
 //! The OCI runtimes, which make a container from a bundle: all behind the one narrow interface that the
-//! monitor needs. None of them watches a container or knows of a sandbox: that is the monitor's.
+//! monitor needs. None of them watches a container or knows of a sandbox: that is the monitor's. Everything
+//! here blocks, for at most the times that the constants name, and is called by the monitor's only thread.
 //!
 //! | file | owns |
 //! |---|---|
 //! | `available` | which of them this node has |
+//! | `native` | the built-in one: libcontainer, in process |
+//! | `executor` | the last step of `native` in the container, and word of how it went |
+//! | `cli` | `runc` and those that have its command line |
+//! | `words` | what a runtime says where it fails |
 
 mod available;
+mod cli;
+mod executor;
+mod native;
+mod words;
 
 pub use available::runtimes;
+
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
+use proto::spec;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Any step of a runtime takes some 50 ms, and seconds on a machine under heavy load. One that takes this long
+/// hangs.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A container to make; unique among those of one [`Runtime`].
+#[derive(Debug, Clone, Copy)]
+pub struct Container<'a> {
+    /// `[A-Za-z0-9_.-]+`
+    pub id: &'a str,
+    /// The folder of `config.json`.
+    pub bundle: &'a Path,
+}
+
+/// Where the container's processes write. Each is closed here once the container is made.
+#[derive(Debug)]
+pub struct Output {
+    pub stdout: OwnedFd,
+    pub stderr: OwnedFd,
+}
+
+/// Why a step of a runtime did not succeed.
+#[derive(Debug, thiserror::Error)]
+pub enum RuntimeError {
+    /// What was asked for can't be had: the runtime says why.
+    #[error("cannot {act} container {container}: {words}")]
+    Failed {
+        act: &'static str,
+        container: String,
+        words: String,
+    },
+    #[error("cannot {act} container {container}: {program} did not return within {} s", PATIENCE.as_secs())]
+    Hangs {
+        act: &'static str,
+        container: String,
+        program: String,
+    },
+    #[error("cannot run {program}: {source}")]
+    Run { program: String, source: io::Error },
+    #[error("cannot read {}: {source}", path.display())]
+    Read { path: PathBuf, source: io::Error },
+    #[error("cannot make {}: {source}", path.display())]
+    Make { path: PathBuf, source: io::Error },
+    #[error("{} is no number of a process: {text:?}", path.display())]
+    Malformed { path: PathBuf, text: String },
+}
+
+impl RuntimeError {
+    /// It is what the container asks for, and not the node, that is at fault.
+    #[must_use]
+    pub fn is_of_container(&self) -> bool {
+        match self {
+            Self::Failed { .. } => true,
+            Self::Hangs { .. }
+            | Self::Run { .. }
+            | Self::Read { .. }
+            | Self::Make { .. }
+            | Self::Malformed { .. } => false,
+        }
+    }
+}
+
+/// What makes, starts, signals and removes containers. Their first processes are children of the caller, or
+/// become such because it is a subreaper (`PR_SET_CHILD_SUBREAPER`); who calls waits for them.
+pub trait Runtime {
+    /// Makes the container up to, but not including, the start of its program. Leaves nothing where it fails,
+    /// but maybe children to wait for. May leave the caller with the container's `oom_score_adj`.
+    ///
+    /// # Errors
+    /// [`RuntimeError`].
+    fn create(&mut self, container: Container<'_>, output: Output) -> Result<Pid, RuntimeError>;
+
+    /// Starts its program.
+    ///
+    /// # Errors
+    /// [`RuntimeError`]; its first process has ended then, or is about to, unless it hangs.
+    fn start(&mut self, id: &str) -> Result<(), RuntimeError>;
+
+    /// Signals the first process of one that was created and has not been waited for.
+    ///
+    /// # Errors
+    /// [`RuntimeError`], also where it has ended.
+    fn kill(&mut self, id: &str, signal: Signal) -> Result<(), RuntimeError>;
+
+    /// Forgets it, and removes its cgroup; its processes, if any, are killed. Idempotent.
+    ///
+    /// # Errors
+    /// [`RuntimeError`].
+    fn delete(&mut self, id: &str) -> Result<(), RuntimeError>;
+}
+
+/// The runtime `kind`. Keeps its state below `root`, which is its own, and writes to the file `log`.
+///
+/// # Errors
+/// [`RuntimeError::Make`].
+pub fn open(kind: spec::Runtime, root: &Path, log: &Path) -> Result<Box<dyn Runtime>, RuntimeError> {
+    std::fs::create_dir_all(root).map_err(|source| RuntimeError::Make {
+        path: root.to_owned(),
+        source,
+    })?;
+    Ok(match kind {
+        spec::Runtime::Native => Box::new(native::Native::open(root, log)?),
+        spec::Runtime::Runc | spec::Runtime::Crun | spec::Runtime::Runsc => {
+            Box::new(cli::CommandLine::new(kind.as_str(), root, log))
+        }
+    })
+}

@@ -5,3 +5,5 @@
 pub(crate) mod mount;
 pub(crate) mod pidfd;
 pub(crate) mod readable;
+pub(crate) mod signal;
+pub(crate) mod wait;

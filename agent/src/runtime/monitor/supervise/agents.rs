@@ -1,0 +1,152 @@
+//! The agents that listen: one, and for a moment its successor. None can hold the monitor up: an agent that
+//! does not read gets the newest state once it does.
+
+use crate::runtime::monitor::socket::MAX_PACKET;
+use prost::Message;
+use proto::wire::monitor_notice::Notice;
+use proto::wire::{MonitorAnswer, MonitorCommand, MonitorNotice, MonitorState};
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::{UnixListener, UnixStream};
+
+/// Connections at a time; further ones wait to be accepted.
+const MAX_AGENTS: usize = 8;
+
+pub(super) struct Agents {
+    listener: UnixListener,
+    connected: Vec<Agent>,
+}
+
+struct Agent {
+    stream: UnixStream,
+    /// Has not been sent the newest state.
+    is_behind: bool,
+    /// Its last command's; no other is read before it is sent.
+    answer: Option<MonitorAnswer>,
+    is_gone: bool,
+}
+
+impl Agents {
+    /// # Errors
+    /// Where the socket can't be made not to block.
+    pub(super) fn new(listener: UnixListener) -> io::Result<Self> {
+        listener.set_nonblocking(true)?;
+        Ok(Self {
+            listener,
+            connected: Vec::new(),
+        })
+    }
+
+    /// What to wait for, as to reading and to writing.
+    pub(super) fn interests(&self) -> impl Iterator<Item = (BorrowedFd<'_>, bool, bool)> {
+        let accepts = self.connected.len() < MAX_AGENTS;
+        let agents = self.connected.iter().map(|agent| {
+            let writes = agent.is_behind || agent.answer.is_some();
+            (agent.stream.as_fd(), agent.answer.is_none(), writes)
+        });
+        std::iter::once((self.listener.as_fd(), accepts, false)).chain(agents)
+    }
+
+    /// There is a newer state.
+    pub(super) fn outdate(&mut self) {
+        for agent in &mut self.connected {
+            agent.is_behind = true;
+        }
+    }
+
+    pub(super) fn accept(&mut self) {
+        while self.connected.len() < MAX_AGENTS {
+            let accepted = self.listener.accept();
+            match accepted.and_then(|(stream, _)| stream.set_nonblocking(true).map(|()| stream)) {
+                Ok(stream) => self.connected.push(Agent {
+                    stream,
+                    is_behind: true,
+                    answer: None,
+                    is_gone: false,
+                }),
+                Err(fault) => {
+                    if fault.kind() != io::ErrorKind::WouldBlock {
+                        eprintln!("cannot accept an agent's connection: {fault}");
+                    }
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Carries out what agents command; `obey` says why not where it refuses.
+    pub(super) fn listen(&mut self, mut obey: impl FnMut(MonitorCommand) -> Result<(), String>) {
+        let mut buffer = [0; 1_024];
+        for agent in &mut self.connected {
+            while agent.answer.is_none() && !agent.is_gone {
+                let read = match agent.stream.read(&mut buffer) {
+                    Ok(0) => Err(io::ErrorKind::UnexpectedEof.into()),
+                    read => read,
+                };
+                match read {
+                    Ok(length) => {
+                        let command = MonitorCommand::decode(&buffer[..length]);
+                        let id = command.as_ref().map_or(0, |command| command.id);
+                        let obeyed = command.map_err(|e| e.to_string()).and_then(&mut obey);
+                        let refused = obeyed.err().unwrap_or_default();
+                        agent.answer = Some(MonitorAnswer { id, refused });
+                    }
+                    Err(fault) if fault.kind() == io::ErrorKind::WouldBlock => break,
+                    Err(_) => agent.is_gone = true,
+                }
+            }
+        }
+        self.forget();
+    }
+
+    /// Sends what can be sent. A state goes before the answer that it is the effect of.
+    pub(super) fn tell(&mut self, state: &MonitorState) {
+        let is_needed = self.connected.iter().any(|agent| agent.is_behind);
+        let packet = if is_needed {
+            packet(Notice::State(state.clone()))
+        } else {
+            Vec::new()
+        };
+        for agent in &mut self.connected {
+            if agent.is_behind {
+                agent.is_behind = !agent.send(&packet);
+            }
+            if !agent.is_behind
+                && let Some(answer) = agent.answer.take()
+                && !agent.send(&packet_of(&answer))
+            {
+                agent.answer = Some(answer);
+            }
+        }
+        self.forget();
+    }
+
+    fn forget(&mut self) {
+        self.connected.retain(|agent| !agent.is_gone);
+    }
+}
+
+impl Agent {
+    /// False: not yet, or never.
+    fn send(&mut self, packet: &[u8]) -> bool {
+        match self.stream.write(packet) {
+            Ok(_) => true,
+            Err(fault) if fault.kind() == io::ErrorKind::WouldBlock => false,
+            Err(fault) => {
+                if packet.len() > MAX_PACKET {
+                    eprintln!("cannot tell an agent: {fault} ({} bytes)", packet.len());
+                }
+                self.is_gone = true;
+                false
+            }
+        }
+    }
+}
+
+fn packet_of(answer: &MonitorAnswer) -> Vec<u8> {
+    packet(Notice::Answer(answer.clone()))
+}
+
+fn packet(notice: Notice) -> Vec<u8> {
+    MonitorNotice { notice: Some(notice) }.encode_to_vec()
+}

@@ -1,0 +1,108 @@
+//! The process `sbxlet monitor`: one thread, no tokio, small. Sets itself up, carries the containers from their
+//! creation to their end, and ends. Its standard input is the socket that agents connect to, its standard
+//! output and error are its log.
+//!
+//! | file | owns |
+//! |---|---|
+//! | `course` | the rules by which a sandbox ends; pure |
+//! | `sandbox` | the loop: what happens goes to `course`, what it decides is done |
+//! | `container` | one container: process, output, notice of want of memory |
+//! | `agents` | who listens and commands |
+//! | `score` | whom the kernel kills first for want of memory |
+
+mod agents;
+mod container;
+mod course;
+mod sandbox;
+mod score;
+
+use super::{files, identity, state};
+use crate::runtime::cgroup::{self, CgroupError, Cgroups};
+use crate::runtime::process::{self, RuntimeError};
+use crate::sealed::SealedError;
+use agents::Agents;
+use nix::unistd::{Pid, dup2_stdin, setsid};
+use proto::spec;
+use proto::wire;
+use sandbox::Sandbox;
+use std::fs::File;
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+use std::process::ExitCode;
+
+/// Why a monitor could not begin, or go on. What goes wrong with a container is no such error.
+#[derive(Debug, thiserror::Error)]
+enum SuperviseError {
+    #[error("cannot {act}: {source}")]
+    System { act: &'static str, source: io::Error },
+    #[error(transparent)]
+    File(#[from] SealedError),
+    #[error("there is no specification in {0}")]
+    NoSpec(String),
+    #[error("the specification asks for an unknown runtime, number {0}")]
+    Runtime(i32),
+    #[error(transparent)]
+    Cgroup(#[from] CgroupError),
+    #[error(transparent)]
+    Open(#[from] RuntimeError),
+}
+
+/// Runs the monitor of the folder `dir`, from which [`super::launch`] has started this process.
+#[must_use]
+pub fn main(dir: &Path) -> ExitCode {
+    match supervise(dir) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(fault) => {
+            eprintln!("{fault}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn supervise(dir: &Path) -> Result<(), SuperviseError> {
+    let system = |act| move |source: io::Error| SuperviseError::System { act, source };
+    let errno = |act| move |source: nix::Error| system(act)(source.into());
+    setsid().map_err(errno("begin a session"))?;
+    // What containers' processes leave behind comes to us, also the first processes that `runc` starts.
+    nix::sys::prctl::set_child_subreaper(true).map_err(errno("become a subreaper"))?;
+    let agents = Agents::new(take_socket().map_err(system("take the socket"))?);
+    let agents = agents.map_err(system("prepare the socket"))?;
+    let no_spec = || SuperviseError::NoSpec(dir.display().to_string());
+    let spec = files::read_spec(dir)?.ok_or_else(no_spec)?;
+    let cgroups = Cgroups::detect()?;
+    let own = cgroup::of_monitor(Path::new(&spec.cgroup));
+    cgroups.add_process(&own, Pid::this())?;
+    let state = wire::MonitorState {
+        sequence: 1,
+        process: Some(identity::of(Pid::this()).map_err(system("find out who we are"))?),
+        ..state::starting(&spec)
+    };
+    files::write_state(dir, &state)?;
+    let kind = runtime_of(&spec)?;
+    let runtime = process::open(kind, &files::runtime(dir), &files::runtime_log(dir))?;
+    let mut sandbox = Sandbox::new(dir, spec, state, cgroups, runtime, agents)?;
+    sandbox.start();
+    sandbox.watch()?;
+    sandbox.end();
+    Ok(())
+}
+
+/// Standard input is the socket: it is taken from there, so that no container gets it.
+fn take_socket() -> io::Result<UnixListener> {
+    let listener = io::stdin().as_fd().try_clone_to_owned()?;
+    dup2_stdin(File::open("/dev/null")?)?;
+    Ok(UnixListener::from(listener))
+}
+
+fn runtime_of(spec: &wire::MonitorSpec) -> Result<spec::Runtime, SuperviseError> {
+    let unknown = || SuperviseError::Runtime(spec.runtime);
+    match wire::Runtime::try_from(spec.runtime) {
+        Ok(wire::Runtime::Native) => Ok(spec::Runtime::Native),
+        Ok(wire::Runtime::Runc) => Ok(spec::Runtime::Runc),
+        Ok(wire::Runtime::Crun) => Ok(spec::Runtime::Crun),
+        Ok(wire::Runtime::Runsc) => Ok(spec::Runtime::Runsc),
+        Ok(wire::Runtime::Unspecified) | Err(_) => Err(unknown()),
+    }
+}

@@ -1,0 +1,168 @@
+//! What a runtime says where it fails. Command lines write JSON lines to a log of their own; libcontainer emits
+//! events, which are written as lines to the same place, here.
+
+use serde_json::Value;
+use std::fmt::{self, Write as _};
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+use tracing::field::{Field, Visit};
+use tracing::span::{Attributes, Id, Record};
+use tracing::{Event, Level, Metadata, Subscriber};
+
+/// What is read of one step's words.
+const MAX_READ: u64 = 16 << 10;
+/// What is kept of them; see the bound of a last error in `report`.
+const MAX_WORDS: usize = 1_024;
+
+/// The log of a runtime, and how far it was written when the present step began.
+#[derive(Debug)]
+pub(super) struct Words {
+    path: PathBuf,
+    from: u64,
+}
+
+impl Words {
+    pub(super) fn of(log: &Path) -> Self {
+        Self {
+            path: log.to_owned(),
+            from: 0,
+        }
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// A step begins.
+    pub(super) fn begin(&mut self) {
+        self.from = self.path.metadata().map_or(0, |metadata| metadata.len());
+    }
+
+    /// The last error of the step, which is the outermost one; empty where there is none.
+    pub(super) fn last(&self) -> String {
+        self.errors().pop().unwrap_or_default()
+    }
+
+    /// All errors of the step, in their order. A log that can't be read has none.
+    pub(super) fn errors(&self) -> Vec<String> {
+        let read = || -> io::Result<Vec<u8>> {
+            let mut file = File::open(&self.path)?;
+            file.seek(SeekFrom::Start(self.from))?;
+            let mut bytes = Vec::new();
+            file.take(MAX_READ).read_to_end(&mut bytes)?;
+            Ok(bytes)
+        };
+        let bytes = read().unwrap_or_default();
+        String::from_utf8_lossy(&bytes).lines().filter_map(error).collect()
+    }
+}
+
+/// The message of a line, if it is an error.
+fn error(line: &str) -> Option<String> {
+    let line: Value = serde_json::from_str(line).ok()?;
+    let message = line["msg"].as_str()?;
+    (line["level"] == "error").then(|| cut(message.trim().to_owned()))
+}
+
+fn cut(mut words: String) -> String {
+    if words.len() > MAX_WORDS {
+        let mut end = MAX_WORDS;
+        while !words.is_char_boundary(end) {
+            end -= 1;
+        }
+        words.truncate(end);
+    }
+    words
+}
+
+/// Writes libcontainer's errors to a file. Also in the processes that it forks, up to the program's start.
+#[derive(Debug)]
+pub(super) struct Listener {
+    file: File,
+}
+
+impl Listener {
+    pub(super) fn new(file: File) -> Self {
+        Self { file }
+    }
+}
+
+impl Subscriber for Listener {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        *metadata.level() == Level::ERROR
+    }
+
+    fn event(&self, event: &Event<'_>) {
+        let mut line = Line::default();
+        event.record(&mut line);
+        let message = format!("{}{}", line.message, line.fields);
+        let line = serde_json::json!({"level": "error", "msg": message});
+        // One write a line: the processes share the file. Nobody could be told of a failure.
+        let _ = (&self.file).write_all(format!("{line}\n").as_bytes());
+    }
+
+    fn new_span(&self, _: &Attributes<'_>) -> Id {
+        Id::from_u64(1)
+    }
+
+    fn record(&self, _: &Id, _: &Record<'_>) {}
+    fn record_follows_from(&self, _: &Id, _: &Id) {}
+    fn enter(&self, _: &Id) {}
+    fn exit(&self, _: &Id) {}
+}
+
+#[derive(Debug, Default)]
+struct Line {
+    message: String,
+    fields: String,
+}
+
+impl Visit for Line {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        // Writing to a string does not fail.
+        let _ = match field.name() {
+            "message" => write!(self.message, "{value:?}"),
+            name => write!(self.fields, " {name}={value:?}"),
+        };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_of_the_present_step_are_found_in_a_log() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("log");
+        let mut words = Words::of(&path);
+        words.begin();
+        assert_eq!(words.last(), "", "no log yet");
+        std::fs::write(&path, "{\"level\":\"error\",\"msg\":\"of before\"}\n").expect("written");
+        words.begin();
+        let lines = concat!(
+            "{\"level\":\"error\",\"msg\":\"inner\",\"time\":\"2026-01-01T00:00:00Z\"}\n",
+            "{\"level\":\"warning\",\"msg\":\"no error\"}\n",
+            "not JSON\n",
+            "{\"level\":\"error\",\"msg\":\"outer: \\\"x\\\"\"}\n",
+            "{\"level\":\"err",
+        );
+        let before = std::fs::read_to_string(&path).expect("read");
+        std::fs::write(&path, before + lines).expect("written");
+        assert_eq!(words.errors(), ["inner", "outer: \"x\""]);
+        assert_eq!(words.last(), "outer: \"x\"");
+    }
+
+    #[test]
+    fn events_become_lines_that_are_found_again() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("log");
+        let file = File::create(&path).expect("made");
+        tracing::subscriber::with_default(Listener::new(file), || {
+            tracing::warn!("no error");
+            tracing::error!(path = ?Path::new("/x"), "cannot {}", "mount");
+        });
+        assert_eq!(Words::of(&path).errors(), ["cannot mount path=\"/x\""]);
+    }
+}
