@@ -44,7 +44,7 @@ pub struct Client {
 }
 
 /// Tells a person why nothing happens.
-pub type Notice = Box<dyn Fn(&str)>;
+pub type Notice = Box<dyn Fn(&str) + Send + Sync>;
 
 impl Client {
     /// `request_timeout` bounds one request with all its attempts.

@@ -115,10 +115,8 @@ impl View {
     fn update_sandbox(&mut self, before: Option<&Sandbox>, after: Option<&Arc<Sandbox>>) {
         let took = before.and_then(Taken::by);
         let takes = after.and_then(|after| Taken::by(after));
-        if let Some(before) = before {
-            if let Some(turn) = turn(before) {
-                self.waiting.remove(&turn);
-            }
+        if let Some(turn) = before.and_then(turn) {
+            self.waiting.remove(&turn);
         }
         let was_blocked = before.is_some_and(|before| self.blocked.remove(&before.uid));
         if let Some(taken) = &took {

@@ -174,7 +174,7 @@ fn check_leader_lost(verb: &str, back: &str) {
     );
     let longest = *writers.longest.lock().expect("whole");
     assert!(longest < FAILOVER, "a write waited for {longest:?}");
-    println!(
+    eprintln!(
         "{verb}: {} writes, the longest took {longest:?}",
         acknowledged.len()
     );

@@ -46,7 +46,7 @@ fn lost_node_fails_its_sandboxes_or_hands_them_over() {
             .replace(", ", "\n  ")
             .as_str(),
     );
-    let deleted = world.placed("deleted", "n", "");
+    world.placed("deleted", "n", "");
     let ended = world.placed("ended", "n", "");
     world
         .run(report("n", "ended", ended, wire::Phase::Succeeded))

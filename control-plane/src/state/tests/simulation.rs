@@ -16,7 +16,7 @@ fn random_commands_break_no_invariant() {
 }
 
 fn simulate(seed: u64) {
-    println!("SBX_SEED={seed}");
+    eprintln!("SBX_SEED={seed}");
     let mut random = StdRng::seed_from_u64(seed);
     let mut world = World::with_nodes(&[]);
     let mut view = View::default();
