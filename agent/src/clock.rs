@@ -33,6 +33,11 @@ impl BootTime {
         Self(self.0.saturating_add(millis(by)))
     }
 
+    #[must_use]
+    pub fn minus(self, by: Duration) -> Self {
+        Self(self.0.saturating_sub(millis(by)))
+    }
+
     /// Time from now until this; zero where it has passed.
     #[must_use]
     pub fn remaining(self) -> Duration {

@@ -21,6 +21,10 @@ const MARGIN_PART: u32 = 6;
 /// Killing is a matter of milliseconds; a machine that is short of memory or disk may take seconds.
 const LONGEST_MARGIN: Duration = Duration::from_secs(10);
 
+/// How long before its end a lease's new end is passed on to the monitors of sandboxes. Some heartbeats long, and
+/// short against a lease of the contract's 60 s.
+const PASS_ON: Duration = Duration::from_secs(15);
+
 /// What the agent knows of its right to run sandboxes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Tenure {
@@ -116,6 +120,22 @@ impl Lease {
         };
         // The sender lives as long as this.
         tenure.wait_for(held).await.ok();
+    }
+
+    /// Returns shortly before `at`, a former end of the lease, once the lease has a later one. So whoever passes the
+    /// end on, does so once per lease and not once per heartbeat.
+    pub async fn later_than(&self, at: Option<BootTime>) {
+        let Some(at) = at else {
+            return std::future::pending().await;
+        };
+        let mut tenure = self.tenure.subscribe();
+        clock::sleep_until(Some(at.minus(PASS_ON))).await;
+        let later = |tenure: &Tenure| match tenure {
+            Tenure::Never => false,
+            Tenure::Until(until) => *until > at,
+        };
+        // The sender lives as long as this.
+        tenure.wait_for(later).await.ok();
     }
 
     /// For the agent that comes after this one. Without it that agent ends what it finds: bad, and safe.

@@ -29,7 +29,7 @@ pub struct Version {
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Accepted {
     pub version: Version,
-    pub sandboxes: BTreeMap<Uid, Wanted>,
+    pub sandboxes: BTreeMap<Uid, Arc<Wanted>>,
 }
 
 /// One sandbox that shall be on the node.
@@ -73,8 +73,8 @@ pub struct Ledger {
 #[derive(Debug, Default)]
 struct State {
     accepted: Option<Arc<Accepted>>,
-    /// To be removed, by the leader's word, and not taken yet by who removes.
-    removed: BTreeSet<Uid>,
+    /// To be removed, by the leader's word, and not taken yet by who removes; with ids where they are known.
+    removed: BTreeMap<Uid, String>,
 }
 
 impl Ledger {
@@ -105,7 +105,7 @@ impl Ledger {
             published: watch::Sender::new(accepted.clone()),
             state: Mutex::new(State {
                 accepted,
-                removed: BTreeSet::new(),
+                removed: BTreeMap::new(),
             }),
         })
     }
@@ -135,8 +135,10 @@ impl Ledger {
         };
         let removed: BTreeSet<Uid> = desired.removed_uids.into_iter().map(Uid).collect();
         sandboxes.retain(|uid, _| !removed.contains(uid));
+        let id = |uid: &Uid| Some((*uid, before?.sandboxes.get(uid)?.desired.sandbox_id.clone()));
+        let removed: BTreeMap<Uid, String> = removed.iter().filter_map(id).collect();
         for sandbox in desired.sandboxes {
-            sandboxes.insert(Uid(sandbox.uid), wanted(sandbox, now));
+            sandboxes.insert(Uid(sandbox.uid), Arc::new(wanted(sandbox, now)));
         }
         let accepted = Arc::new(Accepted { version, sandboxes });
         sealed::write(&self.path, MAGIC, &self.stored(&accepted), Durability::Power)?;
@@ -159,11 +161,11 @@ impl Ledger {
         self.published.subscribe()
     }
 
-    /// The sandboxes that the leader has named for removal since this was called last: it waits to hear of each
-    /// that it is gone, also where it was never here.
+    /// The sandboxes that the leader has named for removal since this was called last, by uid and id: it waits to
+    /// hear of each that it is gone, also where nobody here had begun with it.
     #[must_use]
-    pub fn take_removed(&self) -> Vec<Uid> {
-        std::mem::take(&mut self.lock().removed).into_iter().collect()
+    pub fn take_removed(&self) -> BTreeMap<Uid, String> {
+        std::mem::take(&mut self.lock().removed)
     }
 
     fn stored(&self, accepted: &Accepted) -> wire::Ledger {
@@ -199,7 +201,7 @@ fn accepted(stored: wire::Ledger, boot_id: &str) -> Accepted {
         let expires = sandbox.expires_at_boot_ms;
         let desired = sandbox.desired?;
         let expires = (same_boot && expires != 0).then_some(BootTime(expires));
-        Some((Uid(desired.uid), Wanted { desired, expires }))
+        Some((Uid(desired.uid), Arc::new(Wanted { desired, expires })))
     });
     Accepted {
         version: stored.accepted.unwrap_or_default().into(),

@@ -1,18 +1,54 @@
-//! `sbxlet`, the agent of a node.
+//! `sbxlet`, the agent of a node: reads the command line, and runs the agent or one of the small commands beside it.
+//!
+//! The monitor of a sandbox is this program as well. It is one thread and small, so nothing is set up before it
+//! is known what is asked for.
 
-use clap::{Parser, Subcommand};
+use agent::config::{LogFormat, Settings};
+use agent::run;
+use agent::runtime::image::ImageStore;
+use anyhow::Context;
+use clap::{Args, Parser, Subcommand};
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tracing_subscriber::EnvFilter;
 
+/// Without a command, runs the agent of this node. It needs root. Sandboxes go on when it ends, and it finds
+/// them again when it starts.
 #[derive(Debug, Parser)]
-#[command(name = "sbxlet", version, about = "The node agent of sandboxd")]
+#[command(name = "sbxlet", version, about = "The node agent of sandboxd", long_about)]
 struct Arguments {
+    #[command(flatten)]
+    configuration: Configuration,
+
     #[command(subcommand)]
-    command: Command,
+    command: Option<Command>,
+}
+
+#[derive(Debug, Args)]
+struct Configuration {
+    /// A TOML file with settings; flags and SBX_... variables go before it
+    #[arg(long, env = "SBX_CONFIG", value_name = "FILE", global = true)]
+    config: Option<PathBuf>,
+
+    #[command(flatten)]
+    settings: Settings,
 }
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Shows the settings
+    Config {
+        #[command(subcommand)]
+        command: ConfigCommand,
+    },
+    /// Works on the images of this node, while no agent runs
+    Image {
+        #[command(subcommand)]
+        command: ImageCommand,
+    },
     /// Watches the containers of one sandbox; started by the agent
     #[command(hide = true)]
     Monitor {
@@ -21,8 +57,135 @@ enum Command {
     },
 }
 
+#[derive(Debug, Subcommand)]
+enum ConfigCommand {
+    /// Prints the settings in force, as a file that --config reads
+    Print,
+}
+
+#[derive(Debug, Subcommand)]
+enum ImageCommand {
+    /// Takes in images from archives: OCI image layouts, or the work of docker save
+    Import {
+        #[arg(required = true, value_name = "ARCHIVE")]
+        archives: Vec<PathBuf>,
+    },
+    /// Pulls images that are not here yet
+    Pull {
+        #[arg(required = true, value_name = "IMAGE")]
+        images: Vec<String>,
+    },
+    /// Lists the images of this node
+    Ls,
+}
+
 fn main() -> ExitCode {
-    match Arguments::parse().command {
-        Command::Monitor { dir } => agent::runtime::monitor::main(&dir),
+    let arguments = Arguments::parse();
+    let done = match arguments.command {
+        Some(Command::Monitor { dir }) => return agent::runtime::monitor::main(&dir),
+        Some(Command::Config {
+            command: ConfigCommand::Print,
+        }) => print_config(arguments.configuration),
+        Some(Command::Image { command }) => work_on_images(arguments.configuration, command),
+        None => run_agent(arguments.configuration),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Nothing to fall back to where stderr is closed as well: the exit code still tells.
+            writeln!(std::io::stderr(), "sbxlet: {error:#}").ok();
+            ExitCode::FAILURE
+        }
     }
+}
+
+impl Configuration {
+    fn merged(self) -> anyhow::Result<Settings> {
+        let settings = match &self.config {
+            Some(path) => self.settings.or(Settings::read(path)?),
+            None => self.settings,
+        };
+        Ok(settings.or_defaults())
+    }
+}
+
+fn print_config(configuration: Configuration) -> anyhow::Result<()> {
+    let text = configuration.merged()?.to_toml()?;
+    std::io::stdout()
+        .write_all(text.as_bytes())
+        .context("write the settings")
+}
+
+fn work_on_images(configuration: Configuration, command: ImageCommand) -> anyhow::Result<()> {
+    let settings = configuration.merged()?;
+    let mirrors = settings.mirror.unwrap_or_default();
+    let folder = run::images(&settings.state_dir.unwrap_or_default());
+    let mut stdout = std::io::stdout();
+    if let ImageCommand::Ls = command {
+        for reference in ImageStore::list(&folder)? {
+            writeln!(stdout, "{reference}").context("write the list")?;
+        }
+        return Ok(());
+    }
+    let registries = agent::runtime::image::RegistryConfig {
+        mirrors: mirrors.iter().map(|m| m.parse()).collect::<Result<_, _>>()?,
+        ..Default::default()
+    };
+    let store = ImageStore::open(&folder, registries)
+        .context("these commands need the images for themselves: stop the agent, or let it pull")?;
+    runtime()?.block_on(async {
+        match command {
+            ImageCommand::Import { archives } => {
+                for archive in archives {
+                    for reference in store.import(&archive).await? {
+                        writeln!(stdout, "{reference}").context("write the name")?;
+                    }
+                }
+            }
+            ImageCommand::Pull { images } => {
+                for image in images {
+                    let image = store.ensure(&image).await?;
+                    writeln!(stdout, "{} {}", image.reference, image.digest).context("write the name")?;
+                }
+            }
+            ImageCommand::Ls => {}
+        }
+        Ok(())
+    })
+}
+
+fn run_agent(configuration: Configuration) -> anyhow::Result<()> {
+    let settings = configuration.merged()?;
+    let filter = settings.log.as_deref().unwrap_or("info");
+    let filter = EnvFilter::try_new(filter).with_context(|| format!("log: `{filter}` is no filter"))?;
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
+    match settings.log_format {
+        Some(LogFormat::Json) => log.json().init(),
+        Some(LogFormat::Human) | None => log.init(),
+    }
+    let config = settings.check()?;
+    runtime()?.block_on(async {
+        let stop = CancellationToken::new();
+        let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
+        let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
+        let asked = stop.clone();
+        tokio::spawn(async move {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            tracing::info!("stopping; sandboxes go on");
+            asked.cancel();
+        });
+        run::run(config, stop).await.map_err(anyhow::Error::from)
+    })
+}
+
+fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("start the runtime")
 }

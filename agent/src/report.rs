@@ -5,6 +5,7 @@
 //! broken stream has lost comes again, because a new stream begins with [`Reports::inventory`].
 
 use proto::id::{SandboxId, Uid};
+use proto::status::Phase;
 use proto::wire;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,7 +17,7 @@ const MAX_GONE: usize = 1_024;
 /// What one message carries, far below gRPC's bound of 4 MiB.
 pub const MAX_PER_MESSAGE: usize = 256;
 /// A last error is read by a person; longer ones are cut.
-pub const MAX_MESSAGE_BYTES: usize = 2_048;
+pub const MAX_MESSAGE_BYTES: usize = 2_000;
 
 /// Cheap to clone; clones share everything.
 #[derive(Debug, Clone, Default)]
@@ -43,8 +44,12 @@ struct States {
 pub struct Seen(u64);
 
 impl Reports {
-    /// The state of a sandbox from now on.
+    /// The state of a sandbox from now on. One without an id is a leftover that no leader could make sense of: it
+    /// is not told.
     pub fn set(&self, mut report: wire::SandboxReport) {
+        if report.sandbox_id.is_empty() {
+            return;
+        }
         cut(&mut report.message);
         let mut states = self.lock();
         let uid = Uid(report.uid);
@@ -58,14 +63,13 @@ impl Reports {
     }
 
     /// Nothing of the sandbox is left here. Told again however often it is called: a leader has asked.
-    pub fn gone(&self, uid: Uid) {
+    pub fn gone(&self, uid: Uid, id: &str) {
+        if id.is_empty() {
+            return;
+        }
         let mut states = self.lock();
-        let known = states
-            .by_uid
-            .get(&uid)
-            .map(|(_, report)| report.sandbox_id.clone());
         let report = wire::SandboxReport {
-            sandbox_id: known.unwrap_or_default(),
+            sandbox_id: id.to_owned(),
             uid: uid.0,
             phase: wire::Phase::Deleting.into(),
             ..Default::default()
@@ -107,22 +111,27 @@ impl Reports {
         found.map(|(uid, (_, report))| (*uid, report.clone()))
     }
 
+    /// Returns when the sandbox runs, or will never.
+    pub async fn begun(&self, uid: Uid) {
+        self.phase(uid, |phase| phase > Phase::Scheduled).await;
+    }
+
     /// Returns when the sandbox has ended or is gone.
     pub async fn ended(&self, uid: Uid) {
+        self.phase(uid, |phase| phase > Phase::Running).await;
+    }
+
+    /// Returns when the sandbox's phase is such, or nothing is known of it.
+    async fn phase(&self, uid: Uid, is_such: impl Fn(Phase) -> bool) {
         let mut revision = self.inner.revision.subscribe();
-        let ended = |_: &u64| {
+        let reached = |_: &u64| {
             let phase = self.lock().by_uid.get(&uid).map(|(_, report)| report.phase());
-            match phase {
-                None | Some(wire::Phase::Succeeded | wire::Phase::Failed | wire::Phase::Deleting) => true,
-                Some(
-                    wire::Phase::Unspecified
-                    | wire::Phase::Pending
-                    | wire::Phase::Scheduled
-                    | wire::Phase::Running,
-                ) => false,
-            }
+            phase
+                .and_then(|phase| Phase::try_from(phase).ok())
+                .is_none_or(&is_such)
         };
-        revision.wait_for(ended).await.ok();
+        // The sender lives as long as this.
+        revision.wait_for(reached).await.ok();
     }
 
     /// Without the lock: who waits for a revision takes it while the revision is locked.
@@ -216,7 +225,7 @@ mod tests {
         let reports = Reports::default();
         let (_, mut seen) = reports.inventory();
         for _ in 0..2 {
-            reports.gone(Uid(5));
+            reports.gone(Uid(5), "s5");
             assert_eq!(told(&reports.changed(&mut seen).await), [(5, Phase::Deleting)]);
         }
         let (inventory, _) = reports.inventory();
@@ -229,7 +238,7 @@ mod tests {
         let (_, mut seen) = reports.inventory();
         reports.set(report(1, Phase::Running));
         for uid in 2..=MAX_GONE as u64 + 3 {
-            reports.gone(Uid(uid));
+            reports.gone(Uid(uid), "s");
         }
         let (inventory, _) = reports.inventory();
         assert_eq!(inventory.len(), MAX_GONE + 1);

@@ -113,6 +113,14 @@ impl ImageStore {
         self.inner.pulls.join(&reference, work).await
     }
 
+    /// The references of all images in the folder `root`, sorted; also while another process has it open.
+    ///
+    /// # Errors
+    /// [`ImageError::Store`] where the folder can't be listed.
+    pub fn list(root: &Path) -> Result<Vec<String>, ImageError> {
+        store::references(root)
+    }
+
     /// Takes in the images of an archive: an OCI image layout or the work of `docker save`, plain or
     /// compressed. Gives their references. A reference that was there before stands for the new image.
     ///

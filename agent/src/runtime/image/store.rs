@@ -36,6 +36,26 @@ pub(super) struct Store {
     _lock: Flock<File>,
 }
 
+/// The names that stand for images below `root`, sorted. A record that can't be read is passed over.
+///
+/// # Errors
+/// [`ImageError::Store`]
+pub(super) fn references(root: &Path) -> Result<Vec<String>, ImageError> {
+    let folder = root.join("references");
+    let entries = match fs::read_dir(&folder) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.map_err(ImageError::store("list", &folder))?,
+    };
+    let read = |entry: io::Result<fs::DirEntry>| {
+        let bytes = fs::read(entry.ok()?.path()).ok()?;
+        let record: ReferenceRecord = serde_json::from_slice(&bytes).ok()?;
+        Some(record.reference)
+    };
+    let mut references: Vec<String> = entries.filter_map(read).collect();
+    references.sort_unstable();
+    Ok(references)
+}
+
 /// Something half made below `incoming/`, removed when dropped.
 #[derive(Debug)]
 pub(super) struct Incoming(PathBuf);

@@ -71,7 +71,9 @@ impl Verdict {
 impl Executor for ProgramExecutor {
     fn validate(&self, spec: &Spec) -> Result<(), ExecutorValidationError> {
         let refused = |why: String| ExecutorValidationError::ArgValidationError(why);
-        let program = args(spec).first().ok_or_else(|| refused("nothing to run".to_owned()))?;
+        let program = args(spec)
+            .first()
+            .ok_or_else(|| refused("nothing to run".to_owned()))?;
         find(program, search_path(spec)).map_err(|fault| refused(format!("exec {program}: {}", fault.desc())))
     }
 

@@ -151,11 +151,13 @@ impl Runtime for Native {
     /// Not by libcontainer, which takes whatever it has signalled for stopped.
     fn kill(&mut self, id: &str, signal: Signal) -> Result<(), RuntimeError> {
         let made = self.made("signal", id)?;
-        made.process.signal(signal).map_err(|source| RuntimeError::Failed {
-            act: "signal",
-            container: id.to_owned(),
-            words: source.desc().to_owned(),
-        })
+        made.process
+            .signal(signal)
+            .map_err(|source| RuntimeError::Failed {
+                act: "signal",
+                container: id.to_owned(),
+                words: source.desc().to_owned(),
+            })
     }
 
     fn delete(&mut self, id: &str) -> Result<(), RuntimeError> {

@@ -54,7 +54,10 @@ impl Words {
             Ok(bytes)
         };
         let bytes = read().unwrap_or_default();
-        String::from_utf8_lossy(&bytes).lines().filter_map(error).collect()
+        String::from_utf8_lossy(&bytes)
+            .lines()
+            .filter_map(error)
+            .collect()
     }
 }
 

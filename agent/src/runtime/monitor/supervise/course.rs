@@ -178,7 +178,11 @@ mod tests {
 
     /// Each event with what is to be done; then how it has ended.
     #[track_caller]
-    fn check(expires_at: Option<u64>, events: &[(u64, Event, Option<Act>)], want: Option<MonitorOutcome>) -> Course {
+    fn check(
+        expires_at: Option<u64>,
+        events: &[(u64, Event, Option<Act>)],
+        want: Option<MonitorOutcome>,
+    ) -> Course {
         let mut course = Course::new(GRACE, expires_at.map(BootTime));
         for (at, event, want) in events {
             let now = BootTime(*at);
@@ -198,7 +202,11 @@ mod tests {
 
     #[track_caller]
     fn check_failure(event: Event, reason: Reason, message: &str) {
-        let course = check(None, &[(1, event, Some(Act::Terminate))], Some(MonitorOutcome::Failed));
+        let course = check(
+            None,
+            &[(1, event, Some(Act::Terminate))],
+            Some(MonitorOutcome::Failed),
+        );
         let want = End::Failed {
             reason,
             message: message.to_owned(),
@@ -211,7 +219,10 @@ mod tests {
         check(None, &[(1, Exited(CODE_0, false), None)], None);
         check(
             None,
-            &[(1, Exited(CODE_0, false), None), (2, LastExit(CODE_0), Some(Act::Terminate))],
+            &[
+                (1, Exited(CODE_0, false), None),
+                (2, LastExit(CODE_0), Some(Act::Terminate)),
+            ],
             Some(MonitorOutcome::Succeeded),
         );
         check_failure(
@@ -219,7 +230,11 @@ mod tests {
             Reason::ContainerExited,
             "container c exited with code 3",
         );
-        check_failure(LastExit(KILLED), Reason::ContainerExited, "container c was ended by SIGKILL");
+        check_failure(
+            LastExit(KILLED),
+            Reason::ContainerExited,
+            "container c was ended by SIGKILL",
+        );
         check_failure(
             Exited(Ended::Signal(34), false),
             Reason::ContainerExited,
@@ -272,22 +287,37 @@ mod tests {
         );
         check(
             None,
-            &[(10, Stop(500), Some(Act::Terminate)), (20, Stop(0), Some(Act::Kill)), (600, Tick, None)],
+            &[
+                (10, Stop(500), Some(Act::Terminate)),
+                (20, Stop(0), Some(Act::Kill)),
+                (600, Tick, None),
+            ],
             Some(MonitorOutcome::Stopped),
         );
-        check(None, &[(10, Stop(0), Some(Act::Kill))], Some(MonitorOutcome::Stopped));
+        check(
+            None,
+            &[(10, Stop(0), Some(Act::Kill))],
+            Some(MonitorOutcome::Stopped),
+        );
     }
 
     #[test]
     fn time_to_live_ends_a_sandbox_that_has_not_ended() {
         check(
             Some(50),
-            &[(49, Tick, None), (50, Tick, Some(Act::Terminate)), (150, Tick, Some(Act::Kill))],
+            &[
+                (49, Tick, None),
+                (50, Tick, Some(Act::Terminate)),
+                (150, Tick, Some(Act::Kill)),
+            ],
             Some(MonitorOutcome::Expired),
         );
         check(
             Some(50),
-            &[(40, Exited(CODE_3, false), Some(Act::Terminate)), (50, Tick, None)],
+            &[
+                (40, Exited(CODE_3, false), Some(Act::Terminate)),
+                (50, Tick, None),
+            ],
             Some(MonitorOutcome::Failed),
         );
         let mut course = check(Some(50), &[(1, Tick, None)], None);

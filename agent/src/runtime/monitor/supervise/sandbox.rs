@@ -59,10 +59,11 @@ impl Sandbox {
     ) -> Result<Self, SuperviseError> {
         // Time asleep counts for a time to live.
         let flags = TimerFlags::TFD_CLOEXEC | TimerFlags::TFD_NONBLOCK;
-        let timer = TimerFd::new(ClockId::CLOCK_BOOTTIME, flags).map_err(|source| SuperviseError::System {
-            act: "make a timer",
-            source: source.into(),
-        })?;
+        let timer =
+            TimerFd::new(ClockId::CLOCK_BOOTTIME, flags).map_err(|source| SuperviseError::System {
+                act: "make a timer",
+                source: source.into(),
+            })?;
         let grace = Duration::from_millis(spec.grace_ms);
         Ok(Self {
             dir: dir.to_owned(),
@@ -102,7 +103,11 @@ impl Sandbox {
             let act = self.course.tick(BootTime::now());
             self.perform(act);
             self.publish();
-            if !self.containers.iter().any(|container| container.process().is_some()) {
+            if !self
+                .containers
+                .iter()
+                .any(|container| container.process().is_some())
+            {
                 return Ok(());
             }
             for ready in self.wait()? {
@@ -317,7 +322,8 @@ impl Sandbox {
             Ready::OutOfMemory { container } => {
                 let container = &mut self.containers[container];
                 let oom_killed = container.oom_killed();
-                self.is_changed |= oom_killed != std::mem::replace(&mut container.status.oom_killed, oom_killed);
+                self.is_changed |=
+                    oom_killed != std::mem::replace(&mut container.status.oom_killed, oom_killed);
             }
         }
     }
@@ -327,33 +333,36 @@ impl Sandbox {
         let mut commands = Vec::new();
         let (containers, runtime, course) = (&self.containers, &mut self.runtime, &mut self.course);
         let names = &self.spec.containers;
-        self.agents.listen(|command: MonitorCommand| match command.command {
-            Some(Command::Stop(stop)) => {
-                commands.push(course.stop(Duration::from_millis(stop.grace_ms), BootTime::now()));
-                Ok(())
-            }
-            Some(Command::Expiry(expiry)) => {
-                course.expire_at(moment(expiry.at_boot_ms));
-                commands.push(None);
-                Ok(())
-            }
-            Some(Command::Signal(signal)) => {
-                let number = Signal::try_from(signal.number).map_err(|_| "there is no such signal".to_owned())?;
-                let named = |name: &str| signal.container.is_empty() || name == signal.container;
-                let chosen = containers.iter().zip(names).filter(|(_, spec)| named(&spec.name));
-                let running = chosen.filter(|(container, _)| matches!(container.stage, Stage::Started(_)));
-                let mut signalled = 0;
-                for (_, spec) in running {
-                    runtime.kill(&spec.name, number).map_err(|e| e.to_string())?;
-                    signalled += 1;
+        self.agents
+            .listen(|command: MonitorCommand| match command.command {
+                Some(Command::Stop(stop)) => {
+                    commands.push(course.stop(Duration::from_millis(stop.grace_ms), BootTime::now()));
+                    Ok(())
                 }
-                match signalled {
-                    0 => Err("no such container runs".to_owned()),
-                    _ => Ok(()),
+                Some(Command::Expiry(expiry)) => {
+                    course.expire_at(moment(expiry.at_boot_ms));
+                    commands.push(None);
+                    Ok(())
                 }
-            }
-            None => Err("this monitor does not know the command".to_owned()),
-        });
+                Some(Command::Signal(signal)) => {
+                    let number =
+                        Signal::try_from(signal.number).map_err(|_| "there is no such signal".to_owned())?;
+                    let named = |name: &str| signal.container.is_empty() || name == signal.container;
+                    let chosen = containers.iter().zip(names).filter(|(_, spec)| named(&spec.name));
+                    let running =
+                        chosen.filter(|(container, _)| matches!(container.stage, Stage::Started(_)));
+                    let mut signalled = 0;
+                    for (_, spec) in running {
+                        runtime.kill(&spec.name, number).map_err(|e| e.to_string())?;
+                        signalled += 1;
+                    }
+                    match signalled {
+                        0 => Err("no such container runs".to_owned()),
+                        _ => Ok(()),
+                    }
+                }
+                None => Err("this monitor does not know the command".to_owned()),
+            });
         for act in commands {
             self.perform(act);
             self.is_changed = true;

@@ -1,0 +1,272 @@
+//! What an administrator sets: flags, `SBX_...` variables and a TOML file, merged in that order of precedence
+//! over defaults, and checked once into [`Config`]. Owns names, defaults and their explanation; starts nothing
+//! and looks at nothing but the machine's name. Called by `main`.
+
+mod check;
+
+use clap::Args;
+use proto::id::NodeId;
+use proto::spec::{Cidr, Labels, Runtime};
+use proto::units::{Bytes, MilliCpu};
+use serde::{Deserialize, Serialize};
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::{Path, PathBuf};
+
+pub use check::Problem;
+
+/// Every key, each optional: as given on the command line, in the environment or in the file. The doc comments
+/// are the text of `--help`. Values of a form of our own are texts until [`Settings::check`], which tells all that is wrong.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Args, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[command(next_help_heading = "Settings (each is also a key of the TOML file)")]
+pub struct Settings {
+    /// The node's name, unique in the cluster [default: the machine's name]
+    #[arg(long, env = "SBX_NODE_ID", value_name = "ID", global = true)]
+    pub node_id: Option<String>,
+
+    /// A replica of the control plane; give them all, so that one is found after a restart of any other. Repeat it,
+    /// or separate with commas
+    #[arg(
+        long,
+        env = "SBX_SERVER",
+        value_name = "URL",
+        value_delimiter = ',',
+        global = true
+    )]
+    pub server: Option<Vec<String>>,
+
+    /// The address that published ports are reached at [default: that which this machine uses towards the
+    /// first server]
+    #[arg(long, env = "SBX_ADVERTISE_IP", value_name = "IP", global = true)]
+    pub advertise_ip: Option<IpAddr>,
+
+    /// Where images, sandboxes and the ledger are kept [default: /var/lib/sbxlet]
+    #[arg(long, env = "SBX_STATE_DIR", value_name = "DIR", global = true)]
+    pub state_dir: Option<PathBuf>,
+
+    /// The cgroup below which all sandboxes are [default: /sandboxd]
+    #[arg(long, env = "SBX_CGROUP_PARENT", value_name = "PATH", global = true)]
+    pub cgroup_parent: Option<PathBuf>,
+
+    /// A mirror of a registry, asked before the registry itself: REGISTRY=URL, such as
+    /// docker.io=http://10.0.0.1:5000. Repeat it, or separate with commas
+    #[arg(
+        long,
+        env = "SBX_MIRROR",
+        value_name = "MIRROR",
+        value_delimiter = ',',
+        global = true
+    )]
+    pub mirror: Option<Vec<String>>,
+
+    /// A label of the node, for `node_selector`: KEY=VALUE. Repeat it, or separate with commas
+    #[arg(
+        long,
+        env = "SBX_LABEL",
+        value_name = "LABEL",
+        value_delimiter = ',',
+        global = true
+    )]
+    pub label: Option<Vec<String>>,
+
+    /// Speak plain text to the control plane. Required for now, as TLS and tokens are not built yet: use it
+    /// on networks that only trusted machines reach
+    #[arg(long, env = "SBX_INSECURE", num_args = 0..=1, require_equals = true,
+          default_missing_value = "true", value_name = "BOOL", global = true)]
+    pub insecure: Option<bool>,
+
+    /// What runs sandboxes that do not name a runtime: native, runc, crun or runsc [default: native]
+    #[arg(long, env = "SBX_DEFAULT_RUNTIME", value_name = "RUNTIME", global = true)]
+    pub default_runtime: Option<String>,
+
+    /// How much of the machine sandboxes may take, in per cent [default: 90]
+    #[arg(long, env = "SBX_MAX_ALLOC_PERCENT", value_name = "N", global = true)]
+    pub max_alloc_percent: Option<u8>,
+
+    /// Cpu of this machine, as in manifests: 4, 2500m [default: what it has]
+    #[arg(long, env = "SBX_CPU", value_name = "CPU", global = true)]
+    pub cpu: Option<String>,
+
+    /// Memory of this machine, as in manifests: 8Gi [default: what it has]
+    #[arg(long, env = "SBX_MEMORY", value_name = "SIZE", global = true)]
+    pub memory: Option<String>,
+
+    /// Where sandboxes get their addresses from; private to this machine [default: 10.89.0.0/16]
+    #[arg(long, env = "SBX_SANDBOX_CIDR", value_name = "CIDR", global = true)]
+    pub sandbox_cidr: Option<String>,
+
+    /// A name server for sandboxes [default: those of this machine that sandboxes can reach]. Repeat it, or
+    /// separate with commas
+    #[arg(
+        long,
+        env = "SBX_DNS",
+        value_name = "IP",
+        value_delimiter = ',',
+        global = true
+    )]
+    pub dns: Option<Vec<IpAddr>>,
+
+    /// Addresses that no sandbox ever reaches, whatever it is allowed: a CIDR. Those of the servers are, without
+    /// being named. Repeat it, or separate with commas
+    #[arg(
+        long,
+        env = "SBX_PROTECT",
+        value_name = "CIDR",
+        value_delimiter = ',',
+        global = true
+    )]
+    pub protect: Option<Vec<String>>,
+
+    /// What to log: a level, or directives such as `info,agent=debug` [default: info]
+    #[arg(long, env = "SBX_LOG", value_name = "FILTER", global = true)]
+    pub log: Option<String>,
+
+    /// How log lines on stderr look [default: human]
+    #[arg(long, env = "SBX_LOG_FORMAT", value_name = "FORMAT", global = true)]
+    pub log_format: Option<LogFormat>,
+}
+
+/// How log lines on stderr look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For a person, with colours on a terminal
+    Human,
+    /// One JSON object per line
+    Json,
+}
+
+/// The settings in force, checked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    pub node_id: NodeId,
+    /// `http://host:port` each; at least one.
+    pub servers: Vec<String>,
+    /// `None`: to be found out.
+    pub advertise_ip: Option<IpAddr>,
+    pub state_dir: PathBuf,
+    /// Absolute.
+    pub cgroup_parent: PathBuf,
+    pub mirrors: Vec<crate::runtime::image::Mirror>,
+    pub labels: Labels,
+    pub default_runtime: Runtime,
+    /// 1..=100
+    pub max_alloc_percent: u8,
+    /// `None`: what the machine has.
+    pub cpu: Option<MilliCpu>,
+    pub memory: Option<Bytes>,
+    pub sandbox_cidr: Subnet,
+    /// Empty: those of the machine.
+    pub dns: Vec<IpAddr>,
+    pub protect: Vec<Cidr>,
+}
+
+/// An IPv4 block that sandboxes get their addresses from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Subnet {
+    /// The bits behind the prefix are zero.
+    pub address: Ipv4Addr,
+    /// 8..=28
+    pub prefix: u8,
+}
+
+/// Why the settings can't be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    #[error("cannot read the configuration file {}: {source}", path.display())]
+    Read { path: PathBuf, source: std::io::Error },
+    #[error("the configuration file {} is not valid: {source}", path.display())]
+    Parse {
+        path: PathBuf,
+        source: Box<toml::de::Error>,
+    },
+    #[error("cannot show the settings: {0}")]
+    Print(#[from] toml::ser::Error),
+    #[error("the settings cannot be used:\n{}", .0.iter().map(|p| format!("  {p}")).collect::<Vec<_>>().join("\n"))]
+    Invalid(Vec<Problem>),
+}
+
+impl Settings {
+    /// Reads the TOML file at `path`.
+    ///
+    /// # Errors
+    /// [`ConfigError::Read`] and [`ConfigError::Parse`], with the path; unknown keys are errors.
+    pub fn read(path: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
+            path: path.to_owned(),
+            source,
+        })?;
+        toml::from_str(&text).map_err(|source| ConfigError::Parse {
+            path: path.to_owned(),
+            source: Box::new(source),
+        })
+    }
+
+    /// These settings, and those of `other` where these say nothing.
+    #[must_use]
+    pub fn or(self, other: Self) -> Self {
+        Self {
+            node_id: self.node_id.or(other.node_id),
+            server: self.server.or(other.server),
+            advertise_ip: self.advertise_ip.or(other.advertise_ip),
+            state_dir: self.state_dir.or(other.state_dir),
+            cgroup_parent: self.cgroup_parent.or(other.cgroup_parent),
+            mirror: self.mirror.or(other.mirror),
+            label: self.label.or(other.label),
+            insecure: self.insecure.or(other.insecure),
+            default_runtime: self.default_runtime.or(other.default_runtime),
+            max_alloc_percent: self.max_alloc_percent.or(other.max_alloc_percent),
+            cpu: self.cpu.or(other.cpu),
+            memory: self.memory.or(other.memory),
+            sandbox_cidr: self.sandbox_cidr.or(other.sandbox_cidr),
+            dns: self.dns.or(other.dns),
+            protect: self.protect.or(other.protect),
+            log: self.log.or(other.log),
+            log_format: self.log_format.or(other.log_format),
+        }
+    }
+
+    /// These settings with the default of every key that has one.
+    #[must_use]
+    pub fn or_defaults(self) -> Self {
+        let host = nix::unistd::gethostname().ok().and_then(|h| h.into_string().ok());
+        self.or(Self {
+            node_id: host,
+            server: Some(Vec::new()),
+            advertise_ip: None,
+            state_dir: Some(PathBuf::from("/var/lib/sbxlet")),
+            cgroup_parent: Some(PathBuf::from("/sandboxd")),
+            mirror: Some(Vec::new()),
+            label: Some(Vec::new()),
+            insecure: Some(false),
+            default_runtime: Some(Runtime::Native.as_str().to_owned()),
+            max_alloc_percent: Some(90),
+            cpu: None,
+            memory: None,
+            sandbox_cidr: Some("10.89.0.0/16".to_owned()),
+            dns: Some(Vec::new()),
+            protect: Some(Vec::new()),
+            log: Some("info".to_owned()),
+            log_format: Some(LogFormat::Human),
+        })
+    }
+
+    /// As a TOML file that `--config` would read.
+    ///
+    /// # Errors
+    /// [`ConfigError::Print`] where a value has no TOML form, such as a path that is not UTF-8.
+    pub fn to_toml(&self) -> Result<String, ConfigError> {
+        Ok(toml::to_string_pretty(self)?)
+    }
+
+    /// Checks the settings, with defaults where they say nothing.
+    ///
+    /// # Errors
+    /// [`ConfigError::Invalid`] with all that is wrong, not just the first.
+    pub fn check(self) -> Result<Config, ConfigError> {
+        check::check(self.or_defaults()).map_err(ConfigError::Invalid)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,211 @@
+//! From texts to checked values, with all that is wrong told at once. Pure.
+
+use super::{Config, Settings, Subnet};
+use crate::runtime::image::Mirror;
+use proto::id::NodeId;
+use proto::manifest;
+use proto::spec::{Cidr, Labels, Runtime};
+use proto::units::{Bytes, MilliCpu, QuantityError};
+use std::fmt::Display;
+use std::net::IpAddr;
+use std::path::{Component, Path, PathBuf};
+
+/// Fewer than 16 addresses are a mistake, and more than 16 million as well.
+const PREFIXES: std::ops::RangeInclusive<u8> = 8..=28;
+
+/// One thing that is wrong with the settings, with its key.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Problem {
+    #[error("{key}: `{value}` {why}")]
+    Value {
+        key: &'static str,
+        value: String,
+        why: String,
+    },
+    #[error("server: name at least one replica of the control plane (--server http://HOST:7070)")]
+    NoServer,
+    #[error(
+        "insecure: TLS and tokens are not built yet, so this agent would speak plain text to its servers; if \
+         only trusted machines are between, say so with --insecure"
+    )]
+    Insecure,
+}
+
+/// Checks settings that were filled up with defaults.
+pub(super) fn check(given: Settings) -> Result<Config, Vec<Problem>> {
+    let mut problems = Problems(Vec::new());
+    let node_id = given.node_id.unwrap_or_default();
+    let node_id = problems.take("node_id", &node_id, NodeId::new(&*node_id));
+    let servers = problems.all("server", given.server, server);
+    if servers.is_empty() && problems.0.is_empty() {
+        problems.0.push(Problem::NoServer);
+    }
+    if given.insecure != Some(true) {
+        problems.0.push(Problem::Insecure);
+    }
+    let advertise_ip = given.advertise_ip.and_then(|ip| {
+        let checked = manifest::check_node_address(ip).map(|()| ip);
+        problems.take("advertise_ip", &ip.to_string(), checked)
+    });
+    let state_dir = problems.path("state_dir", given.state_dir);
+    let cgroup_parent = problems.path("cgroup_parent", given.cgroup_parent);
+    let mirrors = problems.all("mirror", given.mirror, |text| text.parse::<Mirror>());
+    let labels = problems.all("label", given.label, label);
+    let runtime = given.default_runtime.unwrap_or_default();
+    let default_runtime = problems.take("default_runtime", &runtime, runtime_named(&runtime));
+    let percent = given.max_alloc_percent.unwrap_or_default();
+    let max_alloc_percent = problems.take("max_alloc_percent", &percent.to_string(), share(percent));
+    let cpu = given
+        .cpu
+        .and_then(|text| problems.take("cpu", &text, positive(MilliCpu::parse(&text))));
+    let memory = given
+        .memory
+        .and_then(|text| problems.take("memory", &text, positive(Bytes::parse(&text))));
+    let cidr = given.sandbox_cidr.unwrap_or_default();
+    let sandbox_cidr = problems.take("sandbox_cidr", &cidr, subnet(&cidr));
+    let protect = problems.all("protect", given.protect, manifest::parse_cidr);
+    match (
+        node_id,
+        state_dir,
+        cgroup_parent,
+        default_runtime,
+        max_alloc_percent,
+        sandbox_cidr,
+    ) {
+        (
+            Some(node_id),
+            Some(state_dir),
+            Some(cgroup_parent),
+            Some(default_runtime),
+            Some(max_alloc_percent),
+            Some(sandbox_cidr),
+        ) if problems.0.is_empty() => Ok(Config {
+            node_id,
+            servers,
+            advertise_ip,
+            state_dir,
+            cgroup_parent,
+            mirrors,
+            labels: Labels::from_iter(labels),
+            default_runtime,
+            max_alloc_percent,
+            cpu,
+            memory,
+            sandbox_cidr,
+            dns: given.dns.unwrap_or_default(),
+            protect,
+        }),
+        _ => Err(problems.0),
+    }
+}
+
+struct Problems(Vec<Problem>);
+
+impl Problems {
+    /// The value, or else the problem is noted.
+    fn take<T>(&mut self, key: &'static str, value: &str, read: Result<T, impl Display>) -> Option<T> {
+        read.map_err(|why| {
+            self.0.push(Problem::Value {
+                key,
+                value: value.to_owned(),
+                why: why.to_string(),
+            });
+        })
+        .ok()
+    }
+
+    fn all<T, E: Display>(
+        &mut self,
+        key: &'static str,
+        texts: Option<Vec<String>>,
+        read: impl Fn(&str) -> Result<T, E>,
+    ) -> Vec<T> {
+        let texts = texts.unwrap_or_default();
+        texts
+            .iter()
+            .filter_map(|text| self.take(key, text, read(text)))
+            .collect()
+    }
+
+    /// An absolute path without `..`, and not the root.
+    fn path(&mut self, key: &'static str, path: Option<PathBuf>) -> Option<PathBuf> {
+        let path = path.unwrap_or_default();
+        let clean = |path: &Path| {
+            path.is_absolute()
+                && path.components().count() > 1
+                && path.components().all(|c| c != Component::ParentDir)
+        };
+        let checked = if clean(&path) {
+            Ok(path.clone())
+        } else {
+            Err("must be an absolute path without `..`, and not `/`")
+        };
+        self.take(key, &path.display().to_string(), checked)
+    }
+}
+
+/// `http://host:port` from itself or from `host:port`.
+fn server(text: &str) -> Result<String, String> {
+    let text = text.trim().trim_end_matches('/');
+    if text.starts_with("https://") {
+        return Err("speaks TLS, which is not built yet; write http://HOST:PORT".to_owned());
+    }
+    let authority = text.strip_prefix("http://").unwrap_or(text);
+    let port = authority
+        .rsplit_once(':')
+        .filter(|(host, _)| !host.is_empty() && !host.contains('/'));
+    match port.map(|(_, port)| port.parse::<u16>()) {
+        Some(Ok(1..)) => {}
+        Some(_) | None => return Err("is no address of a replica; write http://HOST:PORT".to_owned()),
+    }
+    let url = format!("http://{authority}");
+    tonic::transport::Endpoint::from_shared(url.clone())
+        .map_err(|e| format!("is no address of a replica: {e}"))?;
+    Ok(url)
+}
+
+fn label(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text
+        .split_once('=')
+        .ok_or_else(|| "is no label; write KEY=VALUE".to_owned())?;
+    manifest::check_label(key, value)?;
+    Ok((key.to_owned(), value.to_owned()))
+}
+
+fn runtime_named(text: &str) -> Result<Runtime, &'static str> {
+    let mut all = Runtime::ALL.into_iter();
+    all.find(|runtime| runtime.as_str() == text)
+        .ok_or("is no runtime; there are native, runc, crun and runsc")
+}
+
+fn share(percent: u8) -> Result<u8, &'static str> {
+    if (1..=100).contains(&percent) {
+        Ok(percent)
+    } else {
+        Err("is no share; write a number from 1 to 100")
+    }
+}
+
+fn positive<T: Default + PartialEq>(read: Result<T, QuantityError>) -> Result<T, QuantityError> {
+    read.and_then(|value| {
+        if value == T::default() {
+            Err(QuantityError::Zero)
+        } else {
+            Ok(value)
+        }
+    })
+}
+
+fn subnet(text: &str) -> Result<Subnet, String> {
+    match manifest::parse_cidr(text)? {
+        Cidr {
+            address: IpAddr::V4(address),
+            prefix,
+        } if PREFIXES.contains(&prefix) && address.is_private() => Ok(Subnet { address, prefix }),
+        Cidr { .. } => Err(format!(
+            "must be a private IPv4 block with a prefix from {} to {}, such as 10.89.0.0/16",
+            PREFIXES.start(),
+            PREFIXES.end()
+        )),
+    }
+}

@@ -1,0 +1,105 @@
+use super::*;
+use clap::Parser;
+
+#[derive(Parser)]
+struct Line {
+    #[command(flatten)]
+    settings: Settings,
+}
+
+fn flags(args: &str) -> Settings {
+    Line::parse_from(["sbxlet"].into_iter().chain(args.split_whitespace())).settings
+}
+
+const GOOD: &str = "--node-id n1 --server http://10.0.0.1:7070 --insecure";
+
+#[test]
+fn flags_of_a_local_cluster_are_accepted() {
+    let config = flags(
+        "--node-id agent-1 --advertise-ip 10.88.7.21 --state-dir /d/agent-1/state \
+         --cgroup-parent /sandboxd-dev-7/agent-1 --server http://10.88.7.11:7070 --server 10.88.7.12:7070 \
+         --mirror docker.io=http://10.88.7.1:5000 --label a=b --label region=eu --insecure",
+    )
+    .check()
+    .expect("they are good");
+    assert_eq!(
+        config.servers,
+        ["http://10.88.7.11:7070", "http://10.88.7.12:7070"]
+    );
+    assert_eq!(config.cgroup_parent, Path::new("/sandboxd-dev-7/agent-1"));
+    assert_eq!(config.labels.get("region").map(String::as_str), Some("eu"));
+    assert_eq!((config.mirrors.len(), config.max_alloc_percent), (1, 90));
+    assert_eq!(config.default_runtime, Runtime::Native);
+    let subnet = Subnet {
+        address: Ipv4Addr::new(10, 89, 0, 0),
+        prefix: 16,
+    };
+    assert_eq!(config.sandbox_cidr, subnet);
+}
+
+#[test]
+fn printed_settings_are_a_file_that_reads_the_same() {
+    let settings = flags(&format!(
+        "{GOOD} --cpu 2 --memory 1Gi --dns 10.0.0.53 --protect 10.1.0.0/16"
+    ))
+    .or_defaults();
+    let text = settings.to_toml().expect("printed");
+    assert_eq!(toml::from_str::<Settings>(&text).expect("read"), settings);
+}
+
+#[test]
+fn file_gives_what_flags_do_not() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("sbxlet.toml");
+    std::fs::write(&path, "node_id = 'file'\nmax_alloc_percent = 50\n").expect("written");
+    let file = Settings::read(&path).expect("read");
+    let config = flags(GOOD).or(file).check().expect("it is good");
+    assert_eq!((config.node_id.as_str(), config.max_alloc_percent), ("n1", 50));
+    std::fs::write(&path, "nodeid = 'file'\n").expect("written");
+    let error = Settings::read(&path).expect_err("a misspelt key").to_string();
+    assert!(
+        error.contains("sbxlet.toml") && error.contains("nodeid"),
+        "{error}"
+    );
+}
+
+#[track_caller]
+fn check_problems(args: &str, expected: &[&str]) {
+    let Err(ConfigError::Invalid(problems)) = flags(args).check() else {
+        panic!("`{args}` must be refused");
+    };
+    let texts: Vec<String> = problems.iter().map(ToString::to_string).collect();
+    assert_eq!(texts.len(), expected.len(), "{texts:#?}");
+    for (text, part) in texts.iter().zip(expected) {
+        assert!(text.contains(part), "`{text}` does not say `{part}`");
+    }
+}
+
+#[test]
+fn everything_that_is_wrong_is_told_at_once() {
+    check_problems("--node-id n1", &["server: name at least one", "--insecure"]);
+    let several = format!(
+        "{GOOD} --label x --default-runtime docker --max-alloc-percent 0 --cpu 0 --memory 1x --sandbox-cidr 8.8.0.0/16 \
+         --protect 10.0.0.1/8 --mirror docker.io --advertise-ip 0.0.0.0 --cgroup-parent sandboxd --state-dir /a/../b"
+    );
+    check_problems(
+        &several,
+        &[
+            "advertise_ip: `0.0.0.0`",
+            "state_dir: `/a/../b` must be an absolute path",
+            "cgroup_parent: `sandboxd` must be an absolute path",
+            "mirror: `docker.io`",
+            "label: `x` is no label",
+            "default_runtime: `docker` is no runtime",
+            "max_alloc_percent: `0` is no share",
+            "cpu: `0` must be greater than 0",
+            "memory: `1x`",
+            "sandbox_cidr: `8.8.0.0/16` must be a private IPv4 block",
+            "protect: `10.0.0.1/8`",
+        ],
+    );
+    check_problems(
+        "--node-id .n --server https://a:1 --server a --insecure",
+        &["node_id: `.n`", "speaks TLS", "`a` is no address"],
+    );
+}

@@ -1,0 +1,177 @@
+//! What of a sandbox is made where blocking is allowed: files and mounts, the cgroup, and the OCI spec of each
+//! container. Gives the monitor's specification, which refers to all of it.
+
+use super::Failure;
+use crate::host::{self, HostSettings};
+use crate::runtime::bundle::{self, BundleInput, Cgroup, Namespaces, Sources};
+use crate::runtime::cgroup::{Cgroups, SandboxLimits, of_container};
+use crate::runtime::files::{self, ContainerFiles, SandboxFiles};
+use crate::runtime::image::Image;
+use crate::runtime::namespace::Pins;
+use crate::runtime::{seccomp, user};
+use libcontainer::oci_spec::runtime::LinuxSeccomp;
+use proto::budget;
+use proto::id::Uid;
+use proto::spec::{Container, Profile, SandboxSpec, SecurityOpt};
+use proto::wire;
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Processes of one container; the monitor has one.
+const PIDS_PER_CONTAINER: u64 = 1_024;
+/// The runtime's own processes while it starts containers, and the monitor.
+const PIDS_OVERHEAD: u64 = 64;
+/// The monitor and, while it starts a container, the runtime; they are in the sandbox's cgroup, not in a container's.
+const MONITOR_MEMORY: u64 = 32 << 20;
+/// From SIGTERM to SIGKILL. Short, since sandboxes are disposable, and within the margin of any lease that makes sense.
+pub(super) const GRACE: Duration = Duration::from_millis(500);
+
+pub(super) struct Input {
+    pub(super) settings: HostSettings,
+    pub(super) cgroups: Cgroups,
+    pub(super) cgroup: PathBuf,
+    pub(super) uid: Uid,
+    pub(super) dir: PathBuf,
+    pub(super) hostname: String,
+    pub(super) ip: Ipv4Addr,
+    /// One per container, in their order.
+    pub(super) images: Vec<Arc<Image>>,
+    pub(super) spec: Arc<SandboxSpec>,
+}
+
+pub(super) struct Prepared {
+    pub(super) monitor: wire::MonitorSpec,
+    pub(super) timings_ms: BTreeMap<String, u64>,
+}
+
+/// Makes all of it.
+pub(super) fn prepare(input: &Input) -> Result<Prepared, Failure> {
+    let begun = Instant::now();
+    let spec = &*input.spec;
+    let resolv_conf = &input.settings.resolv_conf;
+    let shared = files::prepare_sandbox(&input.dir, spec, &input.hostname, input.ip, resolv_conf)?;
+    let mut own = Vec::new();
+    for (container, image) in spec.containers.iter().zip(&input.images) {
+        own.push(files::prepare_container(&shared, spec, container, &image.layers)?);
+    }
+    let files_done = Instant::now();
+    input.cgroups.create(&input.cgroup, &limits(spec))?;
+    let cgroup_done = Instant::now();
+    let mut containers = Vec::new();
+    for ((container, image), own) in spec.containers.iter().zip(&input.images).zip(&own) {
+        containers.push(render(input, container, image, &shared, own)?);
+    }
+    let runtime = spec.runtime.unwrap_or(input.settings.default_runtime);
+    let stages = [
+        ("files", files_done - begun),
+        ("cgroup", cgroup_done - files_done),
+        ("bundle", cgroup_done.elapsed()),
+    ];
+    let ms = |time: Duration| u64::try_from(time.as_micros().div_ceil(1_000)).unwrap_or(u64::MAX);
+    Ok(Prepared {
+        monitor: wire::MonitorSpec {
+            uid: input.uid.0,
+            cgroup: text(&input.cgroup),
+            runtime: wire::Runtime::from(runtime).into(),
+            containers,
+            // Known when it is started.
+            expires_at_boot_ms: 0,
+            grace_ms: crate::clock::millis(GRACE),
+        },
+        timings_ms: stages.map(|(stage, time)| (stage.to_owned(), ms(time))).into(),
+    })
+}
+
+/// The sandbox's own limits: its containers' together, and room for the monitor.
+fn limits(spec: &SandboxSpec) -> SandboxLimits {
+    let containers = spec.containers.len() as u64;
+    let mut memory = budget::demand(spec).memory;
+    memory.0 = memory.0.saturating_add(MONITOR_MEMORY);
+    SandboxLimits {
+        memory,
+        pids: containers * PIDS_PER_CONTAINER + PIDS_OVERHEAD,
+    }
+}
+
+/// Writes the OCI spec of one container.
+fn render(
+    input: &Input,
+    container: &Container,
+    image: &Image,
+    shared: &SandboxFiles,
+    own: &ContainerFiles,
+) -> Result<wire::MonitoredContainer, Failure> {
+    let user = user::resolve(&own.rootfs, &image.config.user).map_err(|source| Failure::User {
+        container: container.name.clone(),
+        source,
+    })?;
+    let local_seccomp = local_seccomp(&input.settings.profiles, container)?;
+    let cgroup = of_container(&input.cgroup, &container.name);
+    let pins = Pins::below(&host::pins(&input.dir));
+    let spec = bundle::render(&BundleInput {
+        container,
+        image: &image.config,
+        user: &user,
+        budget: &budget::container(&input.spec, container),
+        hostname: &input.hostname,
+        namespaces: Namespaces {
+            net: &pins.net,
+            uts: &pins.uts,
+            ipc: &pins.ipc,
+        },
+        cgroup: Cgroup {
+            path: &cgroup,
+            namespace: true,
+            swap: input.cgroups.swap_accounted(),
+        },
+        sources: Sources {
+            rootfs: &own.rootfs,
+            tmp: &own.tmp,
+            shm: &own.shm,
+            tmpfs: &own.tmpfs,
+            volumes: &shared.volumes,
+            hosts: &shared.hosts,
+            host_name: &shared.host_name,
+            resolv_conf: &shared.resolv_conf,
+        },
+        local_seccomp: local_seccomp.as_ref(),
+        available: &input.settings.available,
+        open_files: input.settings.open_files,
+    })?;
+    let path = own.bundle.join("config.json");
+    spec.save(&path)
+        .map_err(|source| Failure::SaveSpec { path, source })?;
+    Ok(wire::MonitoredContainer {
+        name: container.name.to_string(),
+        bundle: text(&own.bundle),
+        cgroup: text(&cgroup),
+        logs: text(&own.logs),
+    })
+}
+
+/// The profile of the last `seccomp=localhost/<name>`, which is the one that counts.
+fn local_seccomp(profiles: &Path, container: &Container) -> Result<Option<LinuxSeccomp>, Failure> {
+    let mut last_first = container.security_opt.iter().rev();
+    let chosen = last_first.find_map(|option| match option {
+        SecurityOpt::Seccomp(profile) => Some(profile),
+        SecurityOpt::NoNewPrivileges(_) | SecurityOpt::Apparmor(_) => None,
+    });
+    match chosen {
+        Some(Profile::Localhost(name)) => {
+            let loaded = seccomp::load(profiles, name).map_err(|source| Failure::Seccomp {
+                container: container.name.clone(),
+                source,
+            })?;
+            Ok(Some(loaded))
+        }
+        Some(Profile::RuntimeDefault | Profile::Unconfined) | None => Ok(None),
+    }
+}
+
+/// The agent's own folders are text: they begin with a configured path, which is.
+fn text(path: &Path) -> String {
+    path.display().to_string()
+}

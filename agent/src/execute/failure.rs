@@ -1,0 +1,89 @@
+//! What can go wrong when a sandbox is made, and which reason a user reads for it.
+
+use crate::address::Exhausted;
+use crate::plan::Outcome;
+use crate::runtime::bundle::BundleError;
+use crate::runtime::cgroup::CgroupError;
+use crate::runtime::files::FilesError;
+use crate::runtime::image::ImageError;
+use crate::runtime::monitor::MonitorError;
+use crate::runtime::namespace::NamespaceError;
+use crate::runtime::network::NetworkError;
+use crate::runtime::probe::ProbeFailure;
+use crate::runtime::seccomp::SeccompError;
+use crate::runtime::user::UserError;
+use crate::sealed::SealedError;
+use libcontainer::oci_spec::OciSpecError;
+use proto::convert::ConvertError;
+use proto::id::Name;
+use proto::status::Reason;
+use std::path::PathBuf;
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Failure {
+    #[error("container {container}: {source}")]
+    Image { container: Name, source: ImageError },
+    #[error(transparent)]
+    Namespace(#[from] NamespaceError),
+    #[error(transparent)]
+    Network(#[from] NetworkError),
+    #[error(transparent)]
+    Files(#[from] FilesError),
+    #[error(transparent)]
+    Cgroup(#[from] CgroupError),
+    #[error("container {container}: {source}")]
+    User { container: Name, source: UserError },
+    #[error("container {container}: {source}")]
+    Seccomp { container: Name, source: SeccompError },
+    #[error(transparent)]
+    Bundle(#[from] BundleError),
+    #[error("cannot save the OCI spec {}: {source}", path.display())]
+    SaveSpec { path: PathBuf, source: OciSpecError },
+    #[error(transparent)]
+    Monitor(#[from] MonitorError),
+    #[error("its containers were not started within {0} s")]
+    StartTimeout(u64),
+    #[error(transparent)]
+    Probe(#[from] ProbeFailure),
+    #[error(transparent)]
+    Address(#[from] Exhausted),
+    #[error(transparent)]
+    Record(#[from] SealedError),
+    #[error("cannot make the folder of the sandbox {}: {source}", path.display())]
+    Folder { path: PathBuf, source: std::io::Error },
+    #[error("this agent cannot read what it shall run, which may come from a newer control plane: {0}")]
+    Spec(#[from] ConvertError),
+    #[error("a fault of this agent: {0} is missing where it is needed")]
+    Missing(&'static str),
+    #[error("a fault of this agent: the task of the sandbox has died, see the agent's log")]
+    Died,
+}
+
+impl Failure {
+    fn reason(&self) -> Reason {
+        match self {
+            Self::Image { .. } => Reason::ImagePullFailed,
+            Self::Namespace(_)
+            | Self::Network(_)
+            | Self::Files(_)
+            | Self::Cgroup(_)
+            | Self::User { .. }
+            | Self::Seccomp { .. }
+            | Self::Bundle(_)
+            | Self::SaveSpec { .. }
+            | Self::Monitor(_)
+            | Self::StartTimeout(_) => Reason::StartFailed,
+            Self::Probe(_) => Reason::ProbeFailed,
+            Self::Address(_)
+            | Self::Record(_)
+            | Self::Folder { .. }
+            | Self::Spec(_)
+            | Self::Missing(_)
+            | Self::Died => Reason::AgentError,
+        }
+    }
+
+    pub(crate) fn outcome(&self) -> Outcome {
+        Outcome::failed(self.reason(), self.to_string())
+    }
+}

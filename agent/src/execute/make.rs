@@ -1,0 +1,211 @@
+//! Makes a sandbox, stage by stage. Each stage notes in the sandbox what later ones need.
+
+use super::bundle::{self, Input};
+use super::{Failure, Halt, timed};
+use crate::blocking::blocking;
+use crate::host;
+use crate::record::{self, RecordStage};
+use crate::runtime::firewall::Rules;
+use crate::runtime::image::Image;
+use crate::runtime::monitor::{self, Launch};
+use crate::runtime::namespace;
+use crate::sandbox::{Interrupt, Sandbox};
+use futures::future::try_join_all;
+use proto::spec::SandboxSpec;
+use proto::wire::{self, MonitorPhase};
+use std::fs::DirBuilder;
+use std::os::unix::fs::DirBuilderExt;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// From files to running containers: what the contract promises. Pulling has a time of its own.
+const START_TIMEOUT: Duration = Duration::from_secs(120);
+/// No user of the node has business in a sandbox's folder.
+const PRIVATE: u32 = 0o700;
+/// Of a host name, so that it is one label of DNS.
+const MAX_HOSTNAME: usize = 63;
+
+/// Notes that something of the sandbox is here, before anything is.
+pub(super) async fn address(sandbox: &mut Sandbox) -> Result<(), Halt> {
+    let dir = sandbox.dir.clone();
+    // Whatever was left by an attempt that was cut off, its monitor's folder above all.
+    let leftovers = blocking(move || crate::runtime::files::remove(&dir)).await;
+    if !leftovers.is_empty() {
+        return Err(Halt::Leftovers(
+            leftovers.iter().map(ToString::to_string).collect(),
+        ));
+    }
+    let ip = sandbox.host.addresses.take().map_err(Failure::from)?;
+    sandbox.parts.ip = Some(ip);
+    let spec = spec(sandbox)?;
+    sandbox.report.phase = wire::Phase::Scheduled.into();
+    sandbox.report.ip = ip.to_string();
+    sandbox.report.timings_ms.clear();
+    sandbox.report.containers = spec.containers.iter().map(|c| waiting(c.name.as_str())).collect();
+    let mut folder = DirBuilder::new();
+    folder.recursive(true).mode(PRIVATE);
+    folder.create(&sandbox.dir).map_err(|source| Failure::Folder {
+        path: sandbox.dir.clone(),
+        source,
+    })?;
+    record::write(&sandbox.dir, RecordStage::Creating, &sandbox.report).map_err(Failure::from)?;
+    sandbox.tell();
+    Ok(())
+}
+
+fn waiting(name: &str) -> wire::ContainerStatus {
+    wire::ContainerStatus {
+        name: name.to_owned(),
+        state: wire::ContainerState::Waiting.into(),
+        ..Default::default()
+    }
+}
+
+/// Pulls while the network is made. A pull may take long, and is given up when it is in vain; the network is
+/// made to its end.
+pub(super) async fn provide(sandbox: &mut Sandbox, interrupt: &mut Interrupt) -> Result<(), Halt> {
+    let begun = Instant::now();
+    let spec = spec(sandbox)?;
+    let pulled = async {
+        let pulled = tokio::select! {
+            pulled = pull(sandbox, &spec) => pulled.map_err(Halt::from),
+            () = interrupt.arrived() => Err(Halt::Interrupted),
+        };
+        (pulled, Instant::now())
+    };
+    let connected = async { (connect(sandbox, &spec).await, Instant::now()) };
+    let ((pulled, pulled_at), (connected, connected_at)) = futures::join!(pulled, connected);
+    sandbox.parts.images = pulled?;
+    connected?;
+    for (status, image) in sandbox.report.containers.iter_mut().zip(&sandbox.parts.images) {
+        status.image_digest.clone_from(&image.digest);
+    }
+    // `timed` counts up to now; these two ended at moments of their own.
+    timed(sandbox, "pull", Instant::now() - (pulled_at - begun));
+    timed(sandbox, "network", Instant::now() - (connected_at - begun));
+    Ok(())
+}
+
+async fn pull(sandbox: &Sandbox, spec: &SandboxSpec) -> Result<Vec<Arc<Image>>, Failure> {
+    let pulls = spec.containers.iter().map(|container| async {
+        let image = sandbox.host.images.ensure(&container.image).await;
+        image.map_err(|source| Failure::Image {
+            container: container.name.clone(),
+            source,
+        })
+    });
+    try_join_all(pulls).await
+}
+
+async fn connect(sandbox: &Sandbox, spec: &SandboxSpec) -> Result<(), Failure> {
+    let ip = sandbox.parts.ip.ok_or(Failure::Missing("its address"))?;
+    let (dir, name) = (host::pins(&sandbox.dir), hostname(&sandbox.report.sandbox_id));
+    let pins = blocking(move || namespace::create(&dir, &name)).await?;
+    let rules = Rules::of(spec, &sandbox.ports);
+    let network = &sandbox.host.network;
+    network.attach(sandbox.uid, ip, &pins.net, &rules).await?;
+    Ok(())
+}
+
+/// Mounts, limits, renders.
+pub(super) async fn prepare(sandbox: &mut Sandbox) -> Result<(), Halt> {
+    let spec = spec(sandbox)?;
+    let input = Input {
+        settings: sandbox.host.settings.clone(),
+        cgroups: sandbox.host.cgroups.clone(),
+        cgroup: sandbox.host.cgroup(sandbox.uid),
+        uid: sandbox.uid,
+        dir: sandbox.dir.clone(),
+        hostname: hostname(&sandbox.report.sandbox_id),
+        ip: sandbox.parts.ip.ok_or(Failure::Missing("its address"))?,
+        images: sandbox.parts.images.clone(),
+        spec,
+    };
+    let turn = sandbox.host.starts.acquire().await;
+    let prepared = blocking(move || bundle::prepare(&input)).await?;
+    drop(turn);
+    sandbox.report.timings_ms.extend(prepared.timings_ms);
+    sandbox.parts.spec = Some(prepared.monitor);
+    Ok(())
+}
+
+/// Starts the monitor, unless one is at it already, and waits until all containers run.
+pub(super) async fn start(sandbox: &mut Sandbox, interrupt: &mut Interrupt) -> Result<(), Halt> {
+    let begun = Instant::now();
+    let order = interrupt.0.borrow().clone();
+    let deadline = sandbox.deadline(&order);
+    let host = sandbox.host.clone();
+    let turn = host.starts.acquire().await;
+    if sandbox.parts.monitor.is_none() {
+        let mut spec = sandbox
+            .parts
+            .spec
+            .take()
+            .ok_or(Failure::Missing("its specification"))?;
+        spec.expires_at_boot_ms = deadline.at.map_or(0, |at| at.0);
+        let launch = Launch {
+            dir: host::monitor(&sandbox.dir),
+            spec,
+            program: host.settings.program.clone(),
+        };
+        sandbox.parts.told = Some(deadline);
+        sandbox.parts.monitor = Some(monitor::launch(launch).await.map_err(Failure::from)?);
+    }
+    let monitor = sandbox
+        .parts
+        .monitor
+        .as_ref()
+        .ok_or(Failure::Missing("its monitor"))?;
+    let started = tokio::select! {
+        started = monitor.started() => Ok(started),
+        () = interrupt.arrived() => Err(Halt::Interrupted),
+        () = tokio::time::sleep(START_TIMEOUT) => Err(Failure::StartTimeout(START_TIMEOUT.as_secs()).into()),
+    };
+    drop(turn);
+    let state = match started? {
+        state if state.phase() == MonitorPhase::Running => state,
+        // Its end is decided; how it ends is known in a moment.
+        _ => monitor.ended_or_lost().await,
+    };
+    sandbox.take_in(&state, &order);
+    if let Some(outcome) = sandbox.observed.outcome.take() {
+        return Err(Halt::Ended(outcome));
+    }
+    timed(sandbox, "start", begun);
+    record::write(&sandbox.dir, RecordStage::Started, &sandbox.report).map_err(Failure::from)?;
+    sandbox.tell();
+    Ok(())
+}
+
+fn spec(sandbox: &Sandbox) -> Result<Arc<SandboxSpec>, Failure> {
+    sandbox.spec.clone().ok_or(Failure::Missing("what it shall run"))
+}
+
+/// A sandbox's id as a host name: what DNS does not allow becomes `-`, and what is too long is cut.
+fn hostname(id: &str) -> String {
+    let allowed = |c: char| if c.is_ascii_alphanumeric() { c } else { '-' };
+    let name: String = id.chars().map(allowed).take(MAX_HOSTNAME).collect();
+    let name = name.trim_end_matches('-');
+    if name.is_empty() {
+        "sandbox".to_owned()
+    } else {
+        name.to_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn host_name_is_one_label_of_dns() {
+        #[track_caller]
+        fn check(id: &str, want: &str) {
+            assert_eq!(hostname(id), want);
+        }
+        check("web-1", "web-1");
+        check("a_b.c", "a-b-c");
+        check("a_", "a");
+        check(&"x".repeat(128), &"x".repeat(63));
+    }
+}

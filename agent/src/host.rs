@@ -1,0 +1,101 @@
+//! The means of a node that all its sandboxes share, and the bounds on how many use them at once. Owns nothing
+//! of a single sandbox. Made by `main`, used by `observe`, `execute` and `reconcile`.
+
+use crate::address::Addresses;
+use crate::lease::Lease;
+use crate::report::Reports;
+use crate::runtime::cgroup::Cgroups;
+use crate::runtime::image::ImageStore;
+use crate::runtime::network::Network;
+use libcontainer::oci_spec::runtime::Capabilities;
+use proto::id::Uid;
+use proto::spec::Runtime;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use tokio::sync::Semaphore;
+
+/// Sandboxes whose files are made or whose processes are started at the same time. Mounting and cgroups contend on
+/// kernel locks: with more, each takes longer and none is ready sooner.
+const STARTS_AT_ONCE: usize = 8;
+/// Sandboxes that are taken down at the same time, for the same reason.
+const ENDS_AT_ONCE: usize = 8;
+
+pub struct Host {
+    pub images: ImageStore,
+    pub network: Network,
+    pub cgroups: Cgroups,
+    pub addresses: Addresses,
+    pub reports: Reports,
+    pub lease: Arc<Lease>,
+    pub settings: HostSettings,
+    pub(crate) starts: Semaphore,
+    pub(crate) ends: Semaphore,
+}
+
+/// What is the same for all sandboxes of a node.
+#[derive(Debug, Clone)]
+pub struct HostSettings {
+    /// Where the folders of sandboxes are.
+    pub sandboxes: PathBuf,
+    /// Where seccomp profiles of `localhost/<name>` are.
+    pub profiles: PathBuf,
+    /// Below which the cgroups of sandboxes are.
+    pub cgroup_parent: PathBuf,
+    /// The text of that file in every container.
+    pub resolv_conf: String,
+    pub default_runtime: Runtime,
+    /// What a container can be given at most.
+    pub available: Capabilities,
+    /// The agent's own hard limit.
+    pub open_files: u64,
+    pub boot_id: String,
+    /// The program that is run as `monitor`.
+    pub program: PathBuf,
+}
+
+impl Host {
+    #[must_use]
+    pub fn new(
+        means: (ImageStore, Network, Cgroups, Addresses),
+        reports: Reports,
+        lease: Arc<Lease>,
+        settings: HostSettings,
+    ) -> Self {
+        let (images, network, cgroups, addresses) = means;
+        Self {
+            images,
+            network,
+            cgroups,
+            addresses,
+            reports,
+            lease,
+            settings,
+            starts: Semaphore::new(STARTS_AT_ONCE),
+            ends: Semaphore::new(ENDS_AT_ONCE),
+        }
+    }
+
+    /// The cgroup of a sandbox.
+    #[must_use]
+    pub fn cgroup(&self, uid: Uid) -> PathBuf {
+        self.settings.cgroup_parent.join(uid.to_string())
+    }
+
+    /// The folder of a sandbox.
+    #[must_use]
+    pub fn folder(&self, uid: Uid) -> PathBuf {
+        crate::record::folder(&self.settings.sandboxes, uid)
+    }
+}
+
+/// Where a sandbox's namespaces are pinned.
+#[must_use]
+pub(crate) fn pins(dir: &Path) -> PathBuf {
+    dir.join("ns")
+}
+
+/// Where a sandbox's monitor keeps what it knows.
+#[must_use]
+pub(crate) fn monitor(dir: &Path) -> PathBuf {
+    dir.join("monitor")
+}

@@ -1,0 +1,60 @@
+//! What a sandbox's folder says of it: how far it is, and what was told of it last. Owns the file `record` in
+//! there. Outlives the agent, not a power cut: that ends all sandboxes anyway. Written by `execute`, read by `observe`.
+
+use crate::sealed::{self, Durability, SealedError};
+use proto::id::Uid;
+use proto::wire;
+use std::path::{Path, PathBuf};
+
+pub use wire::sandbox_record::Stage as RecordStage;
+
+const FILE: &str = "record";
+const MAGIC: [u8; 4] = *b"SBXR";
+
+/// The folder of a sandbox, below that of all.
+#[must_use]
+pub fn folder(sandboxes: &Path, uid: Uid) -> PathBuf {
+    sandboxes.join(uid.to_string())
+}
+
+/// # Errors
+/// [`SealedError`], with the path.
+pub fn write(dir: &Path, stage: RecordStage, report: &wire::SandboxReport) -> Result<(), SealedError> {
+    let record = wire::SandboxRecord {
+        stage: stage.into(),
+        report: Some(report.clone()),
+    };
+    sealed::write(&dir.join(FILE), MAGIC, &record, Durability::Process)
+}
+
+/// `None` where there is none, or none that makes sense: then nothing of the sandbox has run, because the first
+/// record is written before anything else.
+#[must_use]
+pub fn read(dir: &Path) -> Option<(RecordStage, wire::SandboxReport)> {
+    match sealed::read::<wire::SandboxRecord>(&dir.join(FILE), MAGIC) {
+        Ok(record) => {
+            let record = record?;
+            Some((record.stage(), record.report?))
+        }
+        Err(error) => {
+            tracing::error!(%error, "taking the sandbox for one that was never made");
+            None
+        }
+    }
+}
+
+/// The sandboxes that have a folder.
+///
+/// # Errors
+/// Where the folder of all can't be listed.
+pub fn all(sandboxes: &Path) -> std::io::Result<Vec<Uid>> {
+    let mut uids = Vec::new();
+    for entry in std::fs::read_dir(sandboxes)? {
+        match entry?.file_name().to_str().and_then(|name| name.parse().ok()) {
+            Some(uid) => uids.push(Uid(uid)),
+            None => tracing::warn!(folder = %sandboxes.display(), "something else than a sandbox is in here"),
+        }
+    }
+    uids.sort_unstable();
+    Ok(uids)
+}

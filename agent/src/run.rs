@@ -1,0 +1,227 @@
+//! The agent as a whole: opens what a node has, finds what is on it, and follows the leader until it is told to
+//! stop. Owns the order of these. Called by `main`; sandboxes go on when it ends.
+
+use crate::address::Addresses;
+use crate::blocking::blocking;
+use crate::clock;
+use crate::config::{Config, Subnet};
+use crate::host::{Host, HostSettings};
+use crate::lease::Lease;
+use crate::ledger::{Ledger, LedgerError};
+use crate::node::{self, Meter, NodeError};
+use crate::observe::ObserveError;
+use crate::reconcile;
+use crate::report::Reports;
+use crate::runtime::bundle::{CapabilityError, available_capabilities};
+use crate::runtime::cgroup::{CgroupError, Cgroups};
+use crate::runtime::image::{ImageError, ImageStore, RegistryConfig};
+use crate::runtime::monitor::Launch;
+use crate::runtime::network::{Network, NetworkConfig, NetworkError};
+use crate::runtime::process;
+use crate::sealed::SealedError;
+use crate::session;
+use nix::fcntl::{Flock, FlockArg};
+use nix::sys::resource::{Resource, getrlimit};
+use proto::spec::{Cidr, Runtime};
+use proto::status::RuntimeInfo;
+use std::fs::{DirBuilder, File};
+use std::io;
+use std::net::IpAddr;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
+
+/// Sandboxes' files are nobody's business but the agent's.
+const PRIVATE: u32 = 0o700;
+
+/// Why the agent can't run.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    #[error("sbxlet makes namespaces, mounts and cgroups: run it as root")]
+    NotRoot,
+    #[error("cannot {act} {}: {source}", path.display())]
+    StateDir {
+        act: &'static str,
+        path: PathBuf,
+        source: io::Error,
+    },
+    #[error("another sbxlet uses {}; stop it, or give this one a --state-dir of its own", .0.display())]
+    InUse(PathBuf),
+    #[error("cannot tell which boot of this machine this is: {0}")]
+    BootId(io::Error),
+    #[error("the default runtime {runtime} is not on this node; it has {}", names(.found))]
+    NoRuntime {
+        runtime: &'static str,
+        found: Vec<RuntimeInfo>,
+    },
+    #[error("cannot read the limit of open files: {0}")]
+    OpenFiles(nix::Error),
+    #[error(transparent)]
+    Node(#[from] NodeError),
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    #[error(transparent)]
+    Lease(#[from] SealedError),
+    #[error(transparent)]
+    Images(#[from] ImageError),
+    #[error(transparent)]
+    Network(#[from] NetworkError),
+    #[error(transparent)]
+    Cgroups(#[from] CgroupError),
+    #[error(transparent)]
+    Capabilities(#[from] CapabilityError),
+    #[error(transparent)]
+    Observe(#[from] ObserveError),
+}
+
+/// Where the images of a node are.
+#[must_use]
+pub fn images(state_dir: &Path) -> PathBuf {
+    state_dir.join("images")
+}
+
+/// How the registries of a node are reached.
+#[must_use]
+pub fn registries(config: &Config) -> RegistryConfig {
+    RegistryConfig {
+        mirrors: config.mirrors.clone(),
+        ..RegistryConfig::default()
+    }
+}
+
+/// Runs until `stop`.
+///
+/// # Errors
+/// [`RunError`], where something that a node needs is not there.
+pub async fn run(config: Config, stop: CancellationToken) -> Result<(), RunError> {
+    if !nix::unistd::geteuid().is_root() {
+        return Err(RunError::NotRoot);
+    }
+    let _lock = state_dir(&config.state_dir)?;
+    let boot_id = clock::boot_id().map_err(RunError::BootId)?;
+    let runtimes = process::runtimes().await;
+    check_runtime(config.default_runtime, &runtimes)?;
+    let cgroups = Cgroups::detect()?;
+    cgroups.prepare_parent(&config.cgroup_parent)?;
+    let report = node::report(&config, runtimes, cgroups.mode().to_string(), boot_id.clone())?;
+    let ledger = Arc::new(Ledger::open(&config.state_dir, &boot_id)?);
+    let lease = Arc::new(Lease::open(&config.state_dir, &boot_id)?);
+    let reports = Reports::default();
+    let meter = Meter::new(cgroups.clone(), &config.cgroup_parent);
+    let settings = host_settings(&config, boot_id)?;
+    let session_node = Arc::new(session::Node {
+        id: config.node_id.clone(),
+        labels: config.labels.clone(),
+        report: (&report).into(),
+        ledger: ledger.clone(),
+        lease: lease.clone(),
+        reports: reports.clone(),
+        usage: Box::new(move || meter.read()),
+        sandboxes: settings.sandboxes.clone(),
+    });
+    tracing::info!(
+        node = %config.node_id, ip = ?report.ip, cgroups = report.cgroup_mode, kernel = report.kernel,
+        cpu = %report.capacity.cpu, memory = %report.capacity.memory, "starting"
+    );
+    let (folder, registries) = (images(&config.state_dir), registries(&config));
+    let images = blocking(move || ImageStore::open(folder, registries)).await?;
+    let network = Network::open(network_config(&config).await).await?;
+    let addresses = Addresses::new(config.sandbox_cidr);
+    let host = Arc::new(Host::new(
+        (images, network, cgroups, addresses),
+        reports,
+        lease,
+        settings,
+    ));
+    let (ready, found) = oneshot::channel();
+    let reconciling = reconcile::run(host, ledger, ready, stop.clone());
+    let speaking = async {
+        // The first hello tells of everything that is here.
+        if found.await.is_ok() {
+            session::run(config.servers, session_node, stop.clone()).await;
+        }
+        stop.cancel();
+    };
+    let (reconciled, ()) = futures::join!(reconciling, speaking);
+    Ok(reconciled?)
+}
+
+/// Makes the folder, which one agent at a time may use.
+fn state_dir(dir: &Path) -> Result<Flock<File>, RunError> {
+    let fail = |act, path: &Path| {
+        let path = path.to_owned();
+        move |source| RunError::StateDir { act, path, source }
+    };
+    let mut builder = DirBuilder::new();
+    builder.recursive(true).mode(PRIVATE);
+    for folder in [dir.to_owned(), dir.join("sandboxes"), dir.join("profiles")] {
+        builder.create(&folder).map_err(fail("make", &folder))?;
+    }
+    let path = dir.join("lock");
+    let file = File::create(&path).map_err(fail("make", &path))?;
+    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|_| RunError::InUse(dir.to_owned()))
+}
+
+fn check_runtime(runtime: Runtime, found: &[RuntimeInfo]) -> Result<(), RunError> {
+    if found.iter().any(|info| info.runtime == runtime) {
+        Ok(())
+    } else {
+        Err(RunError::NoRuntime {
+            runtime: runtime.as_str(),
+            found: found.to_vec(),
+        })
+    }
+}
+
+fn host_settings(config: &Config, boot_id: String) -> Result<HostSettings, RunError> {
+    let (_, open_files) = getrlimit(Resource::RLIMIT_NOFILE).map_err(RunError::OpenFiles)?;
+    Ok(HostSettings {
+        sandboxes: config.state_dir.join("sandboxes"),
+        profiles: config.state_dir.join("profiles"),
+        cgroup_parent: config.cgroup_parent.clone(),
+        resolv_conf: node::resolv_conf(&config.dns),
+        default_runtime: config.default_runtime,
+        available: available_capabilities()?,
+        open_files,
+        boot_id,
+        program: Launch::this_program(),
+    })
+}
+
+/// The control plane's addresses are closed to sandboxes, without being named.
+async fn network_config(config: &Config) -> NetworkConfig {
+    let Subnet { address, prefix } = config.sandbox_cidr;
+    let mut protected = config.protect.clone();
+    for server in &config.servers {
+        let name = server.clone();
+        match blocking(move || node::resolve(&name)).await {
+            Ok(addresses) => protected.extend(addresses.into_iter().map(|a| single(a.ip()))),
+            Err(error) => tracing::warn!(
+                server, %error, "cannot look this server up, so that sandboxes are not kept from its address"
+            ),
+        }
+    }
+    protected.sort_unstable();
+    protected.dedup();
+    NetworkConfig {
+        subnet: Cidr {
+            address: address.into(),
+            prefix,
+        },
+        protected,
+    }
+}
+
+fn single(address: IpAddr) -> Cidr {
+    Cidr {
+        address,
+        prefix: if address.is_ipv4() { 32 } else { 128 },
+    }
+}
+
+fn names(found: &[RuntimeInfo]) -> String {
+    let names: Vec<&str> = found.iter().map(|info| info.runtime.as_str()).collect();
+    names.join(", ")
+}

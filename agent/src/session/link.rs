@@ -1,0 +1,186 @@
+//! The conversation with a leader that has welcomed the agent: heartbeats and reports up, desired states and
+//! requests for relays down. Ends with the first sign that this replica leads no more.
+
+use super::{Node, dial, heartbeat, lease, relay};
+use crate::blocking::blocking;
+use crate::clock::BootTime;
+use crate::ledger::LedgerError;
+use crate::report::Seen;
+use proto::wire;
+use proto::wire::agent_client::AgentClient;
+use proto::wire::agent_message::Message as Up;
+use proto::wire::leader_message::Message as Down;
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, MissedTickBehavior};
+use tonic::transport::Channel;
+use tonic::{Status, Streaming};
+
+/// Heartbeats without an answer after which a leader is given up. It may have been replaced without a word to
+/// anybody; one that is merely slow answers within some of these.
+const UNANSWERED: u32 = 3;
+/// Streams for logs and the like at one time, of all users together. Each holds a few buffers and files.
+const MAX_RELAYS: usize = 256;
+
+/// A welcome, and what it came over.
+pub(super) struct Link {
+    pub(super) client: AgentClient<Channel>,
+    pub(super) welcome: wire::Welcome,
+    pub(super) inbound: Streaming<wire::LeaderMessage>,
+    pub(super) outbound: mpsc::Sender<wire::AgentMessage>,
+    /// What the inventory in the hello has told.
+    pub(super) seen: Seen,
+    pub(super) hello_sent: BootTime,
+}
+
+/// Why a conversation has ended.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Ended {
+    #[error("it has ended the stream")]
+    Closed,
+    #[error("{}", dial::text(.0))]
+    Broken(Box<Status>),
+    #[error("no heartbeat was answered for {} ms", .0.as_millis())]
+    Silent(Duration),
+    #[error("{0}")]
+    Refused(LedgerError),
+    #[error("it does not take what is sent")]
+    Stuck,
+}
+
+/// Heartbeats under way, oldest first: their numbers, and when each was sent.
+#[derive(Default)]
+struct Beats {
+    sequence: u64,
+    sent: VecDeque<(u64, BootTime)>,
+}
+
+impl Link {
+    /// Speaks with the leader until something ends it.
+    pub(super) async fn hold(self, node: &Arc<Node>) -> Ended {
+        let Self {
+            client,
+            welcome,
+            mut inbound,
+            outbound,
+            mut seen,
+            hello_sent,
+        } = self;
+        let every = heartbeat(&welcome);
+        let lease = lease(&welcome);
+        node.lease.renew(hello_sent, lease);
+        let silence = every * UNANSWERED;
+        let mut answered = Instant::now();
+        let mut beats = Beats::default();
+        let mut relays = JoinSet::new();
+        let mut ticks = tokio::time::interval(every);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let speak = |message| speak(&outbound, message, silence);
+        loop {
+            let spoken = tokio::select! {
+                message = inbound.message() => match message {
+                    Ok(Some(message)) => {
+                        let acknowledged = hear(message, node, &client, &mut relays).await;
+                        match acknowledged {
+                            Ok(Some(sequence)) => {
+                                answered = Instant::now();
+                                if let Some(sent) = beats.acknowledged(sequence) {
+                                    node.lease.renew(sent, lease);
+                                }
+                                Ok(())
+                            }
+                            Ok(None) => Ok(()),
+                            Err(ended) => Err(ended),
+                        }
+                    }
+                    Ok(None) => Err(Ended::Closed),
+                    Err(status) => Err(Ended::Broken(Box::new(status))),
+                },
+                _ = ticks.tick() => speak(Up::Heartbeat(beats.next(node))).await,
+                changed = node.reports.changed(&mut seen) => {
+                    speak(Up::Report(wire::Report { sandboxes: changed })).await
+                }
+                () = tokio::time::sleep_until(answered + silence) => Err(Ended::Silent(silence)),
+                Some(_) = relays.join_next() => Ok(()),
+            };
+            if let Err(ended) = spoken {
+                return ended;
+            }
+        }
+    }
+}
+
+/// Does what the leader says; gives the number of a heartbeat that it acknowledges.
+async fn hear(
+    message: wire::LeaderMessage,
+    node: &Arc<Node>,
+    client: &AgentClient<Channel>,
+    relays: &mut JoinSet<()>,
+) -> Result<Option<u64>, Ended> {
+    match message.message {
+        Some(Down::HeartbeatAck(ack)) => return Ok(Some(ack.sequence)),
+        Some(Down::Desired(desired)) => accept(desired, node).await.map_err(Ended::Refused)?,
+        Some(Down::OpenRelay(open)) => {
+            if relays.len() >= MAX_RELAYS {
+                tracing::warn!(relay = open.relay_id, "too many relays are open");
+            } else {
+                relays.spawn(relay::run(open, client.clone(), node.clone()));
+            }
+        }
+        // Said once, at the beginning; of another kind only where the leader is newer than this agent.
+        Some(Down::Welcome(_)) | None => {}
+    }
+    Ok(None)
+}
+
+/// On stable storage before the next word is heard.
+async fn accept(desired: wire::Desired, node: &Arc<Node>) -> Result<(), LedgerError> {
+    let arrived = BootTime::now();
+    let ledger = node.ledger.clone();
+    blocking(move || ledger.accept(desired, arrived)).await
+}
+
+async fn speak(
+    outbound: &mpsc::Sender<wire::AgentMessage>,
+    message: Up,
+    patience: Duration,
+) -> Result<(), Ended> {
+    let message = wire::AgentMessage {
+        message: Some(message),
+    };
+    match tokio::time::timeout(patience, outbound.send(message)).await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(_)) => Err(Ended::Closed),
+        Err(_) => Err(Ended::Stuck),
+    }
+}
+
+impl Beats {
+    fn next(&mut self, node: &Node) -> wire::Heartbeat {
+        let used = (node.usage)();
+        self.sequence += 1;
+        // Before it is sent: the lease counts from here.
+        self.sent.push_back((self.sequence, BootTime::now()));
+        wire::Heartbeat {
+            sequence: self.sequence,
+            used_cpu_milli: used.cpu_milli,
+            used_memory_bytes: used.memory_bytes,
+            accepted: node.ledger.version().map(Into::into),
+        }
+    }
+
+    /// When the heartbeat was sent; it and all before it are forgotten. `None` for a number that is not under way.
+    fn acknowledged(&mut self, sequence: u64) -> Option<BootTime> {
+        let mut at = None;
+        while let Some((number, sent)) = self.sent.front().copied()
+            && number <= sequence
+        {
+            at = (number == sequence).then_some(sent);
+            self.sent.pop_front();
+        }
+        at
+    }
+}

@@ -1,0 +1,112 @@
+//! The agent's side of its conversation with the control plane: finds the leader, stays with it, and finds the
+//! next one. Owns connections and nothing else: what arrives goes to the [`Ledger`] and the [`Lease`], what is told comes from
+//! [`Reports`]. There is no Linux in here, so that all of it is tested against a leader played by a test.
+//!
+//! | file | owns |
+//! |---|---|
+//! | `target` | which replica is tried next, and when; pure |
+//! | `dial` | one attempt, up to the leader's welcome |
+//! | `link` | the conversation from then on, until it breaks |
+//! | `relay` | streams that the leader asks for: logs |
+//!
+//! Called by `main`. Losing the leader ends no sandbox: see `lease` for what does.
+
+mod dial;
+mod link;
+mod relay;
+mod target;
+
+use crate::lease::Lease;
+use crate::ledger::Ledger;
+use crate::report::Reports;
+use dial::Dialled;
+use proto::id::NodeId;
+use proto::spec::Labels;
+use proto::wire;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use target::Targets;
+use tokio_util::sync::CancellationToken;
+
+/// What sandboxes use of the node at present.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Used {
+    pub cpu_milli: u64,
+    pub memory_bytes: u64,
+}
+
+/// What a session tells of the node, and what it brings there.
+pub struct Node {
+    pub id: NodeId,
+    pub labels: Labels,
+    pub report: wire::NodeReport,
+    pub ledger: Arc<Ledger>,
+    pub lease: Arc<Lease>,
+    pub reports: Reports,
+    /// Asked once per heartbeat.
+    pub usage: Box<dyn Fn() -> Used + Send + Sync>,
+    /// Where the folders of sandboxes are, for their logs.
+    pub sandboxes: PathBuf,
+}
+
+/// Stays with the leader, whoever it is, until `stop`.
+pub async fn run(servers: Vec<String>, node: Arc<Node>, stop: CancellationToken) {
+    let mut targets = Targets::new(servers);
+    stop.run_until_cancelled(follow(&mut targets, &node)).await;
+}
+
+async fn follow(targets: &mut Targets, node: &Arc<Node>) {
+    loop {
+        let target = targets.next();
+        let why = match dial::dial(&target, node).await {
+            Ok(Dialled::Leader(link)) => {
+                targets.connected(&target, &link.welcome.endpoints);
+                tracing::info!(
+                    leader = target,
+                    id = link.welcome.leader_id,
+                    "connected to the leader"
+                );
+                let why = link.hold(node).await;
+                tracing::warn!(leader = target, %why, "lost the leader; sandboxes go on");
+                targets.lost(&target);
+                continue;
+            }
+            Ok(Dialled::Follower { leader }) => {
+                targets.redirected(&target, leader.as_deref());
+                format!(
+                    "it does not lead, {}",
+                    leader.as_deref().unwrap_or("nobody does at present")
+                )
+            }
+            Err(error) => {
+                targets.failed(&target);
+                error.to_string()
+            }
+        };
+        tracing::debug!(server = target, why, "not the leader");
+        if let Some(pause) = targets.pause() {
+            // Spread, so that the agents of a cluster don't come all at once.
+            tokio::time::sleep(rand::random_range(pause / 2..=pause)).await;
+        }
+    }
+}
+
+/// How often the leader wants to hear from this agent; the contract's number where it does not say.
+fn heartbeat(welcome: &wire::Welcome) -> Duration {
+    match welcome.heartbeat_ms {
+        0 => Duration::from_secs(1),
+        ms => Duration::from_millis(ms),
+    }
+}
+
+/// How long a heartbeat lets sandboxes run; the contract's number where the leader does not say.
+fn lease(welcome: &wire::Welcome) -> Duration {
+    match welcome.lease_ms {
+        0 => Duration::from_secs(60),
+        ms => Duration::from_millis(ms),
+    }
+}
+
+#[cfg(test)]
+mod tests;
