@@ -39,12 +39,15 @@ pub(super) fn render(input: &BundleInput<'_>, capabilities: &Capabilities) -> Re
             .env(env)
             .cwd(cwd)
             .capabilities(sets)
-            .rlimits(limits(input.open_files)?)
-            .no_new_privileges(no_new_privileges(input));
-        match apparmor(input) {
-            Some(profile) => process.apparmor_profile(profile).build(),
-            None => process.build(),
-        }
+            .rlimits(limits(input.open_files)?);
+        let mut process = match apparmor(input) {
+            Some(profile) => process.apparmor_profile(profile).build()?,
+            None => process.build()?,
+        };
+        // Absent where it is off, and never `false`: libcontainer takes that for a sign that seccomp can be set
+        // up without privileges.
+        process.set_no_new_privileges(no_new_privileges(input).then_some(true));
+        Ok(process)
     };
     build().map_err(assemble(input))
 }

@@ -2,6 +2,7 @@
 
 use super::watch::Monitor;
 use super::{MonitorError, files, identity, state};
+use crate::runtime::sys::readable::readable;
 use proto::wire::MonitorPhase;
 use std::path::Path;
 use std::time::Duration;
@@ -31,16 +32,18 @@ pub async fn attach(dir: &Path) -> Result<Option<Monitor>, MonitorError> {
             None => return Ok(Some(Monitor::lost(dir, state::starting(&spec)))),
         }
     };
-    if known.phase() == MonitorPhase::Ended {
-        return Ok(Some(Monitor::ended(dir, known)));
-    }
     let process = known.process.clone().unwrap_or_default();
-    let found = identity::find(&process).map_err(|source| MonitorError::Watch {
+    let watch = |source| MonitorError::Watch {
         pid: process.pid,
         source,
-    })?;
-    match found {
-        Some(process) => Monitor::connect(dir.to_owned(), known, process).map(Some),
+    };
+    match identity::find(&process).map_err(watch)? {
+        Some(ending) if known.phase() == MonitorPhase::Ended => {
+            // Nothing is left to do for it but to exit.
+            readable(ending.into()).await.map_err(watch)?;
+            Ok(Some(Monitor::ended(dir, known)))
+        }
+        Some(running) => Monitor::connect(dir.to_owned(), known, running).map(Some),
         // It may have ended since its state was read.
         None => match files::read_state(dir)? {
             Some(last) if last.phase() == MonitorPhase::Ended => Ok(Some(Monitor::ended(dir, last))),

@@ -107,6 +107,7 @@ impl Monitor {
             connection,
             buffer: vec![0; socket::MAX_PACKET],
             state: sender,
+            last: None,
             waiting: BTreeMap::new(),
             next_id: 1,
         };
@@ -169,6 +170,7 @@ struct Link {
     connection: Option<UnixStream>,
     buffer: Vec<u8>,
     state: watch::Sender<MonitorState>,
+    last: Option<MonitorState>,
     waiting: BTreeMap<u64, oneshot::Sender<wire::MonitorAnswer>>,
     next_id: u64,
 }
@@ -236,7 +238,12 @@ impl Link {
         }
     }
 
-    fn know(&self, state: MonitorState) {
+    /// The last state is given out once the process has ended as well, so that its cgroup can be removed then.
+    fn know(&mut self, state: MonitorState) {
+        if state.phase() == MonitorPhase::Ended {
+            self.last = Some(state);
+            return;
+        }
         self.state.send_if_modified(|known| {
             let is_newer = state.sequence > known.sequence;
             if is_newer {
@@ -254,6 +261,10 @@ impl Link {
     /// The process has ended: what it has left says how.
     fn finish(self) {
         let known = self.state.borrow().clone();
+        if let Some(last) = self.last {
+            self.state.send_replace(last);
+            return;
+        }
         let last = match files::read_state(&self.dir) {
             Ok(Some(last)) if last.phase() == MonitorPhase::Ended => last,
             Ok(last) => {

@@ -11,12 +11,14 @@ use libcontainer::oci_spec::runtime::Spec;
 use libcontainer::workload::{Executor, ExecutorError, ExecutorValidationError};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::unistd::{AccessFlags, access, execvp};
+use nix::unistd::{AccessFlags, access, execv};
+use std::convert::Infallible;
 use std::ffi::CString;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
-use std::path::Path;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// What is kept of a message; less than what a pipe takes without a reader.
@@ -74,14 +76,14 @@ impl Executor for ProgramExecutor {
         let program = args(spec)
             .first()
             .ok_or_else(|| refused("nothing to run".to_owned()))?;
-        find(program, search_path(spec)).map_err(|fault| refused(format!("exec {program}: {}", fault.desc())))
+        match find(program, search_path(spec)) {
+            Ok(_) => Ok(()),
+            Err(fault) => Err(refused(format!("exec {program}: {}", fault.desc()))),
+        }
     }
 
     fn exec(&self, spec: &Spec) -> Result<(), ExecutorError> {
-        let fault = match run(args(spec)) {
-            Ok(never) => match never {},
-            Err(fault) => fault,
-        };
+        let Err(fault) = run(args(spec), search_path(spec));
         let program = args(spec).first().map_or("", String::as_str);
         let message = format!("exec {program}: {fault}");
         // Nobody else could be told; our end, with its code, follows in any case.
@@ -90,29 +92,32 @@ impl Executor for ProgramExecutor {
     }
 }
 
-fn run(args: &[String]) -> io::Result<std::convert::Infallible> {
+fn run(args: &[String], search: &str) -> io::Result<Infallible> {
+    let program = args.first().ok_or(io::ErrorKind::InvalidInput)?;
+    let program = CString::new(find(program, search)?.as_os_str().as_bytes())?;
     let args: Vec<CString> = args
         .iter()
         .map(|arg| CString::new(arg.as_bytes()))
         .collect::<Result<_, _>>()?;
-    let program = args.first().ok_or(io::ErrorKind::InvalidInput)?;
     restore_broken_pipe()?;
-    Ok(execvp(program, &args)?)
+    // Not execvp(3), which takes a file of no known form for a script.
+    Ok(execv(&program, &args)?)
 }
 
-/// As execvp(3) looks for it, for the user that we are by now.
-fn find(program: &str, search: &str) -> Result<(), Errno> {
-    let is_file = |path: &Path| match access(path, AccessFlags::X_OK) {
+/// The program's file, for the user that we are by now.
+fn find(program: &str, search: &str) -> Result<PathBuf, Errno> {
+    let executable = |path: PathBuf| match access(&path, AccessFlags::X_OK) {
         Ok(()) if path.is_dir() => Err(Errno::EACCES),
-        accessed => accessed,
+        Ok(()) => Ok(path),
+        Err(fault) => Err(fault),
     };
     if program.contains('/') {
-        return is_file(Path::new(program));
+        return executable(PathBuf::from(program));
     }
     let mut outcome = Err(Errno::ENOENT);
     for folder in search.split(':') {
-        match is_file(&Path::new(folder).join(program)) {
-            Ok(()) => return Ok(()),
+        match executable(Path::new(folder).join(program)) {
+            Ok(path) => return Ok(path),
             Err(Errno::EACCES) => outcome = Err(Errno::EACCES),
             Err(_) => {}
         }

@@ -19,6 +19,8 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 const PROGRAM: &str = "libcontainer";
+/// Precedes what has failed in the container's own process.
+const IN_CONTAINER: &str = "error in executing process : ";
 const LOG_MODE: u32 = 0o600;
 
 /// Keeps libcontainer's state below its root.
@@ -86,19 +88,26 @@ impl Native {
         })
     }
 
-    /// Its errors keep to themselves what its events tell, and the other way round.
+    /// What was being done is in the innermost error, and why it failed often in the first event only.
     fn failed(&self, act: &'static str, container: &str, fault: &LibcontainerError) -> RuntimeError {
-        let mut parts: Vec<String> = Vec::new();
-        let mut source: Option<&dyn Error> = Some(fault);
-        while let Some(part) = source {
-            parts.push(part.to_string());
-            source = part.source();
+        let mut innermost: &dyn Error = fault;
+        while let Some(source) = innermost.source() {
+            innermost = source;
         }
-        parts.extend(self.words.errors());
+        let what = innermost.to_string();
+        let what = match what.rsplit_once(IN_CONTAINER) {
+            Some((_, what)) => what.to_owned(),
+            None => what,
+        };
+        let events = self.words.errors();
+        let words = match events.first() {
+            Some(why) if !why.contains(&what) => format!("{what}: {why}"),
+            Some(_) | None => what,
+        };
         RuntimeError::Failed {
             act,
             container: container.to_owned(),
-            words: parts.join("; "),
+            words,
         }
     }
 

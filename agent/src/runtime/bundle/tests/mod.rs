@@ -268,7 +268,7 @@ fn security_options_are_closed_unless_opened() {
     check(
         "security_opt: ['no-new-privileges:false']",
         "/process/noNewPrivileges",
-        json!(false),
+        Value::Null,
     );
     check("", "/process/apparmorProfile", Value::Null);
     check(

@@ -17,7 +17,6 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 use nix::sys::time::TimeSpec;
 use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
-use nix::unistd::Pid;
 use proto::wire::monitor_command::Command;
 use proto::wire::{MonitorCommand, MonitorPhase, MonitorSpec, MonitorState, Reason};
 use std::os::fd::AsFd;

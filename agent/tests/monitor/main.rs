@@ -1,0 +1,385 @@
+//! The monitor and both runtimes on the real kernel, as root: what each must do alike.
+
+mod fixture;
+
+use agent::clock::BootTime;
+use agent::runtime::monitor::{self, Monitor, MonitorError};
+use fixture::{GRACE, PATIENCE, Sandbox};
+use proto::wire::{ContainerState, MonitorOutcome, MonitorPhase, MonitorState, Reason, Runtime};
+use std::time::{Duration, Instant};
+
+const RUNTIMES: [Runtime; 2] = [Runtime::Native, Runtime::Runc];
+/// Says that it is there, and ends by itself when it is told to.
+const OBEDIENT: &str =
+    r#"args: [sh, -c, "trap 'echo bye; exit 0' TERM; echo there > /v/fifo; while :; do sleep 0.05; done"]"#;
+/// Says that it is there; the first process of a namespace does not get a SIGTERM that it does not await.
+const DEAF: &str = r#"args: [sh, -c, "echo there > /v/fifo; exec sleep 600"]"#;
+
+/// How a sandbox must have ended.
+#[derive(Default)]
+struct Want {
+    outcome: MonitorOutcome,
+    reason: Reason,
+    /// Part of the message.
+    message: &'static str,
+    /// Per container: exit code, whether it was short of memory, lines on stdout.
+    containers: &'static [(Option<i32>, bool, &'static [&'static str])],
+}
+
+async fn ended(monitor: &Monitor) -> MonitorState {
+    let ended = tokio::time::timeout(PATIENCE, monitor.ended_or_lost()).await;
+    ended.unwrap_or_else(|_| panic!("it has not ended: {:?}", *monitor.state().borrow()))
+}
+
+#[track_caller]
+fn assert_ended(sandbox: &Sandbox, last: &MonitorState, want: &Want) {
+    assert_eq!(last.phase(), MonitorPhase::Ended, "{last:?}");
+    assert_eq!(
+        (last.outcome(), last.reason()),
+        (want.outcome, want.reason),
+        "{last:?}"
+    );
+    assert!(last.message.contains(want.message), "{last:?}");
+    assert!(last.ended_at_ms > 0);
+    assert_eq!(last.containers.len(), want.containers.len());
+    for (container, (code, oom_killed, lines)) in last.containers.iter().zip(want.containers) {
+        assert_eq!(
+            (container.exit_code, container.oom_killed),
+            (*code, *oom_killed),
+            "{last:?}"
+        );
+        if code.is_some() {
+            assert_eq!(container.state(), ContainerState::Exited);
+            assert!(container.started_at_ms > 0 && container.finished_at_ms >= container.started_at_ms);
+        }
+        assert_eq!(
+            sandbox.logged(&container.name, "stdout"),
+            *lines,
+            "{}",
+            sandbox.words()
+        );
+    }
+    sandbox.assert_nothing_is_left(last);
+}
+
+/// Runs it with each runtime until it ends by itself.
+async fn check(containers: &str, want: Want) {
+    for runtime in RUNTIMES {
+        let sandbox = Sandbox::new(runtime, containers);
+        let monitor = sandbox.launch().await;
+        let last = ended(&monitor).await;
+        assert_ended(&sandbox, &last, &want);
+    }
+}
+
+#[tokio::test]
+async fn program_that_ends_with_0_succeeds_and_its_output_is_kept() {
+    let containers = r#"name: c, args: [sh, -c, "echo one; echo two; printf three; echo wrong >&2"]"#;
+    for runtime in RUNTIMES {
+        let sandbox = Sandbox::new(runtime, containers);
+        let last = ended(&sandbox.launch().await).await;
+        let want = Want {
+            outcome: MonitorOutcome::Succeeded,
+            containers: &[(Some(0), false, &["one", "two", "three"])],
+            ..Default::default()
+        };
+        assert_ended(&sandbox, &last, &want);
+        assert_eq!(sandbox.logged("c", "stderr"), ["wrong"]);
+    }
+}
+
+#[tokio::test]
+async fn program_that_ends_otherwise_fails() {
+    let want = Want {
+        outcome: MonitorOutcome::Failed,
+        reason: Reason::ContainerExited,
+        message: "container c exited with code 3",
+        containers: &[(Some(3), false, &[])],
+    };
+    check(r#"name: c, args: [sh, -c, "exit 3"]"#, want).await;
+}
+
+#[tokio::test]
+async fn last_zero_exit_succeeds() {
+    let want = Want {
+        outcome: MonitorOutcome::Succeeded,
+        containers: &[(Some(0), false, &[]), (Some(0), false, &["later"])],
+        ..Default::default()
+    };
+    let containers = r#"
+        name: a, args: ["true"]
+        name: b, args: [sh, -c, "sleep 0.2; echo later"]
+    "#;
+    check(containers, want).await;
+}
+
+#[tokio::test]
+async fn want_of_memory_is_told_of_the_container_that_had_it() {
+    let containers = r#"
+        name: idle, args: [sh, -c, "trap 'exit 0' TERM; while :; do sleep 0.05; done"]
+        name: greedy, args: [tail, -c, "500000000", /dev/zero]
+    "#;
+    let want = Want {
+        outcome: MonitorOutcome::Failed,
+        reason: Reason::OomKilled,
+        message: "container greedy was ended by SIGKILL after it had reached its memory limit",
+        containers: &[(Some(0), false, &[]), (Some(137), true, &[])],
+    };
+    check(containers, want).await;
+}
+
+#[tokio::test]
+async fn failure_of_one_stops_the_others() {
+    let containers = format!(
+        "name: good, {OBEDIENT}\nname: deaf, args: [sleep, \"600\"]\n{}",
+        r#"name: bad, args: [sh, -c, "read x < /v/fifo; exit 7"]"#
+    );
+    for runtime in RUNTIMES {
+        let sandbox = Sandbox::new(runtime, &containers);
+        sandbox.make_fifo("fifo");
+        let last = ended(&sandbox.launch().await).await;
+        let want = Want {
+            outcome: MonitorOutcome::Failed,
+            reason: Reason::ContainerExited,
+            message: "container bad exited with code 7",
+            containers: &[
+                (Some(0), false, &["bye"]),
+                (Some(137), false, &[]),
+                (Some(7), false, &[]),
+            ],
+        };
+        assert_ended(&sandbox, &last, &want);
+    }
+}
+
+#[tokio::test]
+async fn signal_ends_a_container_with_128_and_its_number() {
+    for runtime in RUNTIMES {
+        let sandbox = Sandbox::new(runtime, &format!("name: c, {DEAF}"));
+        sandbox.make_fifo("fifo");
+        let monitor = sandbox.launch().await;
+        assert_eq!(sandbox.hear("fifo").await, "there\n");
+        let unknown = monitor.signal(Some("other"), libc_sigkill()).await;
+        assert!(
+            matches!(unknown, Err(MonitorError::Refused { .. })),
+            "{unknown:?}"
+        );
+        monitor
+            .signal(Some("c"), libc_sigkill())
+            .await
+            .expect("signalled");
+        let last = ended(&monitor).await;
+        let want = Want {
+            outcome: MonitorOutcome::Failed,
+            reason: Reason::ContainerExited,
+            message: "container c was ended by SIGKILL",
+            containers: &[(Some(137), false, &[])],
+        };
+        assert_ended(&sandbox, &last, &want);
+    }
+}
+
+fn libc_sigkill() -> i32 {
+    nix::sys::signal::Signal::SIGKILL as i32
+}
+
+#[tokio::test]
+async fn stop_lets_a_program_end_by_itself() {
+    for runtime in RUNTIMES {
+        let sandbox = Sandbox::new(runtime, &format!("name: c, {OBEDIENT}"));
+        sandbox.make_fifo("fifo");
+        let monitor = sandbox.launch().await;
+        assert_eq!(sandbox.hear("fifo").await, "there\n");
+        assert_eq!(monitor.started().await.phase(), MonitorPhase::Running);
+        monitor.stop(PATIENCE).await.expect("stopped");
+        let last = ended(&monitor).await;
+        let want = Want {
+            outcome: MonitorOutcome::Stopped,
+            containers: &[(Some(0), false, &["bye"])],
+            ..Default::default()
+        };
+        assert_ended(&sandbox, &last, &want);
+        monitor.stop(PATIENCE).await.expect("it has stopped already");
+    }
+}
+
+#[tokio::test]
+async fn stop_kills_after_its_grace() {
+    for runtime in RUNTIMES {
+        let sandbox = Sandbox::new(runtime, &format!("name: c, {DEAF}"));
+        sandbox.make_fifo("fifo");
+        let monitor = sandbox.launch().await;
+        assert_eq!(sandbox.hear("fifo").await, "there\n");
+        let begun = Instant::now();
+        monitor.stop(GRACE).await.expect("stopped");
+        let last = ended(&monitor).await;
+        assert!(begun.elapsed() >= GRACE, "{:?}", begun.elapsed());
+        let want = Want {
+            outcome: MonitorOutcome::Stopped,
+            containers: &[(Some(137), false, &[])],
+            ..Default::default()
+        };
+        assert_ended(&sandbox, &last, &want);
+    }
+}
+
+#[tokio::test]
+async fn time_to_live_ends_a_sandbox_and_can_be_changed() {
+    for runtime in RUNTIMES {
+        let mut sandbox = Sandbox::new(runtime, &format!("name: c, {OBEDIENT}"));
+        sandbox.make_fifo("fifo");
+        sandbox.spec.expires_at_boot_ms = BootTime::now().plus(PATIENCE * 10).0;
+        let monitor = sandbox.launch().await;
+        assert_eq!(sandbox.hear("fifo").await, "there\n");
+        let soon = BootTime::now().plus(Duration::from_millis(50));
+        monitor.expire_at(Some(soon)).await.expect("set");
+        let last = ended(&monitor).await;
+        assert!(soon.has_passed());
+        assert_eq!(last.expires_at_boot_ms, soon.0);
+        let want = Want {
+            outcome: MonitorOutcome::Expired,
+            containers: &[(Some(0), false, &["bye"])],
+            ..Default::default()
+        };
+        assert_ended(&sandbox, &last, &want);
+    }
+}
+
+#[tokio::test]
+async fn restarted_agent_finds_what_runs_and_what_has_ended() {
+    for runtime in RUNTIMES {
+        let sandbox = Sandbox::new(runtime, &format!("name: c, {OBEDIENT}"));
+        assert!(
+            monitor::attach(&sandbox.monitor_dir())
+                .await
+                .expect("read")
+                .is_none()
+        );
+        sandbox.make_fifo("fifo");
+        let monitor = sandbox.launch().await;
+        assert_eq!(sandbox.hear("fifo").await, "there\n");
+        let before = monitor.started().await;
+        drop(monitor);
+        let monitor = sandbox.attach().await;
+        assert_eq!(monitor.started().await.process, before.process);
+        monitor.stop(PATIENCE).await.expect("stopped");
+        drop(monitor);
+        // It ends with nobody listening, or with this one.
+        let last = ended(&sandbox.attach().await).await;
+        assert_eq!(last.outcome(), MonitorOutcome::Stopped);
+        let again = sandbox.attach().await;
+        assert_eq!(again.state().borrow().clone(), last);
+        sandbox.assert_nothing_is_left(&last);
+    }
+}
+
+#[tokio::test]
+async fn killed_monitor_is_told_from_one_that_has_ended() {
+    for runtime in RUNTIMES {
+        let sandbox = Sandbox::new(runtime, &format!("name: c, {DEAF}"));
+        sandbox.make_fifo("fifo");
+        let monitor = sandbox.launch().await;
+        assert_eq!(sandbox.hear("fifo").await, "there\n");
+        let pid = monitor.started().await.process.expect("a process").pid;
+        let pid = nix::unistd::Pid::from_raw(pid);
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).expect("killed");
+        for monitor in [monitor, sandbox.attach().await] {
+            let last = ended(&monitor).await;
+            assert_eq!(
+                (last.phase(), last.reason()),
+                (MonitorPhase::Lost, Reason::AgentError)
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_can_not_be_run_fails_to_start_in_the_runtimes_own_words() {
+    let containers = r#"
+        name: good, args: [sleep, "600"]
+        name: bad, args: [nonexistent]
+    "#;
+    let want = Want {
+        outcome: MonitorOutcome::Failed,
+        reason: Reason::StartFailed,
+        message: "nonexistent",
+        containers: &[(None, false, &[]), (None, false, &[])],
+    };
+    check(containers, want).await;
+}
+
+#[tokio::test]
+async fn program_of_no_known_form_fails_to_start() {
+    let sandbox = Sandbox::new(Runtime::Native, "name: c, args: [/bin/broken]");
+    let last = ended(&sandbox.launch().await).await;
+    let want = Want {
+        outcome: MonitorOutcome::Failed,
+        reason: Reason::StartFailed,
+        message: "exec /bin/broken: Exec format error",
+        containers: &[(None, false, &[])],
+    };
+    assert_ended(&sandbox, &last, &want);
+}
+
+#[tokio::test]
+async fn flood_of_output_is_rotated_and_stays_bounded() {
+    const FLOOD: usize = 45_000_000;
+    let containers = format!(
+        "name: c, args: [sh, -c, \"yes 0123456789012345678901234567890123456789 | head -c {FLOOD}\"]"
+    );
+    for runtime in RUNTIMES {
+        let sandbox = Sandbox::new(runtime, &containers);
+        let last = ended(&sandbox.launch().await).await;
+        assert_eq!(last.outcome(), MonitorOutcome::Succeeded, "{last:?}");
+        assert_eq!(last.lost_log_lines, 0);
+        let files = sandbox.log_files("c");
+        assert_eq!(files.len(), agent::runtime::logs::FILES);
+        let length = |path: &std::path::PathBuf| path.metadata().expect("there").len();
+        let limit = agent::runtime::logs::MAX_FILE + (1 << 20);
+        assert!(files.iter().all(|path| length(path) <= limit), "{files:?}");
+        sandbox.assert_nothing_is_left(&last);
+    }
+}
+
+#[tokio::test]
+async fn container_is_confined_as_its_spec_says() {
+    let script = "id -u; id -G; grep -E 'NoNewPrivs|Seccomp:' /proc/self/status; cat /etc/hostname; ls /proc/self/fd; \
+                  mount -t tmpfs none /tmp 2>/dev/null || echo no mount; touch /x && echo writable; \
+                  head -c 1 /proc/kcore; ls /sys/firmware; cat /proc/self/oom_score_adj; yes | head -n 1";
+    let containers = format!("name: c, args: [sh, -c, {script:?}]");
+    let want = Want {
+        outcome: MonitorOutcome::Succeeded,
+        containers: &[(
+            Some(0),
+            false,
+            &[
+                "33",
+                "33 44",
+                "NoNewPrivs:\t1",
+                "Seccomp:\t2",
+                "box",
+                "0",
+                "1",
+                "2",
+                "3",
+                "no mount",
+                "500",
+                "y",
+            ],
+        )],
+        ..Default::default()
+    };
+    check(&containers, want).await;
+}
+
+#[tokio::test]
+async fn seccomp_holds_where_new_privileges_are_allowed() {
+    let containers = "name: c, args: [grep, -E, 'NoNewPrivs|Seccomp:', /proc/self/status], \
+                      security_opt: ['no-new-privileges:false']";
+    let want = Want {
+        outcome: MonitorOutcome::Succeeded,
+        containers: &[(Some(0), false, &["NoNewPrivs:\t0", "Seccomp:\t2"])],
+        ..Default::default()
+    };
+    check(containers, want).await;
+}
