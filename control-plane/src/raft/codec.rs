@@ -201,6 +201,22 @@ pub fn entry_from(entry: wire::Entry) -> Result<Entry> {
     })
 }
 
+/// How far a state goes. The same in a database and in a snapshot of it.
+pub fn position(meta: &SnapshotMeta) -> wire::AppliedPosition {
+    wire::AppliedPosition {
+        last_log_id: meta.last_log_id.as_ref().map(log_id),
+        last_membership: Some(stored_membership(&meta.last_membership)),
+    }
+}
+
+pub fn position_from(position: wire::AppliedPosition) -> Result<SnapshotMeta> {
+    let membership = required("applied_position.last_membership", position.last_membership)?;
+    Ok(SnapshotMeta {
+        last_log_id: position.last_log_id.map(log_id_from),
+        last_membership: stored_membership_from(membership)?,
+    })
+}
+
 /// What a snapshot covers, as its manifest says.
 pub fn snapshot_meta_from(manifest: &wire::SnapshotManifest) -> Result<SnapshotMeta> {
     let membership = required(

@@ -6,6 +6,7 @@
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// What could not be done to which path.
 #[derive(Debug, thiserror::Error)]
@@ -84,4 +85,52 @@ pub fn names(dir: &Path) -> Result<Vec<String>, FileError> {
         .collect();
     names.sort();
     Ok(names)
+}
+
+/// A folder with an owner: kept, or removed with everything in it when the owner is dropped.
+#[derive(Debug)]
+pub struct OwnedDir {
+    path: PathBuf,
+    temporary: AtomicBool,
+}
+
+impl OwnedDir {
+    pub fn kept(path: PathBuf) -> Self {
+        Self {
+            path,
+            temporary: AtomicBool::new(false),
+        }
+    }
+
+    pub fn temporary(path: PathBuf) -> Self {
+        Self {
+            path,
+            temporary: AtomicBool::new(true),
+        }
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// It is needed after all.
+    pub fn keep(&self) {
+        self.temporary.store(false, Ordering::Release);
+    }
+
+    /// It goes with its owner.
+    pub fn retire(&self) {
+        self.temporary.store(true, Ordering::Release);
+    }
+}
+
+impl Drop for OwnedDir {
+    fn drop(&mut self) {
+        if self.temporary.load(Ordering::Acquire)
+            && let Err(e) = remove_dir(&self.path)
+        {
+            // What is left is removed at the next start.
+            tracing::warn!("{e}");
+        }
+    }
 }

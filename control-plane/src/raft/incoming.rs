@@ -3,7 +3,7 @@
 //! Owns the folder `incoming`; what is unfinished there is removed with its [`Incoming`], or at the next start.
 //! Blocks on the disk; memory is the caller's piece and nothing more.
 
-use super::durable::{self, failed};
+use super::durable::{self, OwnedDir, failed};
 use super::snapshot::{self, Snapshot, SnapshotError, SnapshotFiles};
 use super::types::SnapshotMeta;
 use proto::wire;
@@ -35,15 +35,14 @@ impl Inbox {
     pub fn begin(&self, manifest: wire::SnapshotManifest) -> Result<Incoming, SnapshotError> {
         let meta = snapshot::check(&manifest)?;
         let number = self.next.fetch_add(1, Ordering::Relaxed);
-        let dir = self.dir.join(number.to_string());
         let mut incoming = Incoming {
-            guard: Some(dir),
+            dir: OwnedDir::temporary(self.dir.join(number.to_string())),
             manifest,
             meta,
             file: 0,
             open: None,
         };
-        durable::create_dir(&snapshot::files_dir(incoming.dir()))?;
+        durable::create_dir(&incoming.files())?;
         incoming.skip_empty()?;
         Ok(incoming)
     }
@@ -52,8 +51,7 @@ impl Inbox {
 /// One transfer. Dropped before it is finished, it leaves nothing behind.
 #[derive(Debug)]
 pub struct Incoming {
-    /// Taken when finished.
-    guard: Option<PathBuf>,
+    dir: OwnedDir,
     manifest: wire::SnapshotManifest,
     meta: SnapshotMeta,
     /// The file that is written next, by its number in the manifest.
@@ -70,8 +68,8 @@ struct Open {
 }
 
 impl Incoming {
-    fn dir(&self) -> &Path {
-        self.guard.as_deref().unwrap_or(Path::new(""))
+    fn files(&self) -> PathBuf {
+        snapshot::files_dir(self.dir.path())
     }
 
     /// What this snapshot will cover.
@@ -98,7 +96,7 @@ impl Incoming {
         }
         let mut open = match self.open.take() {
             Some(open) => open,
-            None => Open::create(snapshot::files_dir(self.dir()).join(&entry.name))?,
+            None => Open::create(self.files().join(&entry.name))?,
         };
         open.write(piece)?;
         if open.written < entry.len {
@@ -116,7 +114,7 @@ impl Incoming {
         while let Ok(entry) = snapshot::entry(&self.manifest, self.file)
             && entry.len == 0
         {
-            let computed = Open::create(snapshot::files_dir(self.dir()).join(&entry.name))?.close()?;
+            let computed = Open::create(self.files().join(&entry.name))?.close()?;
             snapshot::check_sum(entry, computed)?;
             self.file += 1;
         }
@@ -125,25 +123,13 @@ impl Incoming {
 
     /// All files are there and right: a snapshot that can be installed. Its folder goes with its last clone,
     /// installing makes the files the store's own.
-    pub fn finish(mut self) -> Result<Snapshot, SnapshotError> {
+    pub fn finish(self) -> Result<Snapshot, SnapshotError> {
         if let Ok(entry) = snapshot::entry(&self.manifest, self.file) {
             let written = self.open.as_ref().map_or(0, |open| open.written);
             snapshot::check_length(entry, written)?;
         }
-        durable::sync_dir(&snapshot::files_dir(self.dir()))?;
-        let dir = self.guard.take().unwrap_or_default();
-        let manifest = std::mem::take(&mut self.manifest);
-        Ok(SnapshotFiles::new(dir, manifest, self.meta.clone(), true).into_snapshot())
-    }
-}
-
-impl Drop for Incoming {
-    fn drop(&mut self) {
-        if let Some(dir) = &self.guard
-            && let Err(e) = durable::remove_dir(dir)
-        {
-            tracing::warn!("{e}");
-        }
+        durable::sync_dir(&self.files())?;
+        Ok(SnapshotFiles::new(self.dir, self.manifest, self.meta).into_snapshot())
     }
 }
 

@@ -10,7 +10,7 @@
 //! Everything here blocks on the disk: call it off the async threads.
 
 use super::codec::{self, CodecError};
-use super::durable::{self, FileError, failed};
+use super::durable::{self, FileError, OwnedDir, failed};
 use super::types::{SnapshotMeta, TypeConfig};
 use proto::wire;
 use std::collections::BTreeSet;
@@ -19,7 +19,6 @@ use std::io::Read;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 /// A snapshot as openraft hands it around: what it covers, and its files.
 pub type Snapshot = openraft::alias::SnapshotOf<TypeConfig, SnapshotFiles>;
@@ -73,21 +72,9 @@ pub struct SnapshotFiles(Arc<Folder>);
 
 #[derive(Debug)]
 struct Folder {
-    dir: PathBuf,
+    dir: OwnedDir,
     manifest: wire::SnapshotManifest,
     meta: SnapshotMeta,
-    temporary: AtomicBool,
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        if self.temporary.load(Ordering::Acquire)
-            && let Err(e) = durable::remove_dir(&self.dir)
-        {
-            // The next start removes it.
-            tracing::warn!("{e}");
-        }
-    }
 }
 
 impl SnapshotFiles {
@@ -108,44 +95,35 @@ impl SnapshotFiles {
             let len = fs::metadata(&path).map_err(failed("look at", &path))?.len();
             check_length(file, len)?;
         }
-        Ok(Self::new(dir, manifest, meta, false))
+        Ok(Self::new(OwnedDir::kept(dir), manifest, meta))
     }
 
     /// Completes the snapshot whose files are in [`files_dir`] of `dir`: they and the manifest are durable
     /// afterwards, but for the name of `dir` itself.
-    pub(super) fn seal(dir: PathBuf, manifest: wire::SnapshotManifest) -> Result<Self, SnapshotError> {
+    pub(super) fn seal(dir: OwnedDir, manifest: wire::SnapshotManifest) -> Result<Self, SnapshotError> {
         let meta = check(&manifest)?;
-        let files = files_dir(&dir);
+        let files = files_dir(dir.path());
         for file in &manifest.files {
             durable::sync_file(&files.join(&file.name))?;
         }
         durable::sync_dir(&files)?;
         let sealed = codec::seal_message(MANIFEST.as_bytes(), &manifest);
-        durable::replace(&dir.join(MANIFEST), &sealed)?;
-        Ok(Self::new(dir, manifest, meta, false))
+        durable::replace(&dir.path().join(MANIFEST), &sealed)?;
+        dir.keep();
+        Ok(Self::new(dir, manifest, meta))
     }
 
-    pub(super) fn new(
-        dir: PathBuf,
-        manifest: wire::SnapshotManifest,
-        meta: SnapshotMeta,
-        temporary: bool,
-    ) -> Self {
-        Self(Arc::new(Folder {
-            dir,
-            manifest,
-            meta,
-            temporary: AtomicBool::new(temporary),
-        }))
+    pub(super) fn new(dir: OwnedDir, manifest: wire::SnapshotManifest, meta: SnapshotMeta) -> Self {
+        Self(Arc::new(Folder { dir, manifest, meta }))
     }
 
     /// Its files go with the last clone.
     pub(super) fn retire(&self) {
-        self.0.temporary.store(true, Ordering::Release);
+        self.0.dir.retire();
     }
 
     pub(super) fn dir(&self) -> &Path {
-        &self.0.dir
+        self.0.dir.path()
     }
 
     pub fn meta(&self) -> &SnapshotMeta {
@@ -166,7 +144,7 @@ impl SnapshotFiles {
     /// Returns how many bytes were read.
     pub fn read_at(&self, file: u32, offset: u64, buffer: &mut [u8]) -> Result<usize, SnapshotError> {
         let entry = entry(&self.0.manifest, file)?;
-        let path = files_dir(&self.0.dir).join(&entry.name);
+        let path = files_dir(self.dir()).join(&entry.name);
         let open = File::open(&path).map_err(failed("open", &path))?;
         let mut filled = 0;
         while filled < buffer.len() {

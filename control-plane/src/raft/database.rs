@@ -1,0 +1,166 @@
+//! The applied state on disk: a RocksDB database that holds the state's records and how far they go.
+//!
+//! | key | value, sealed (see [`codec::seal`]) |
+//! |---|---|
+//! | `o` and the state's own key | the state's own value |
+//! | `p` | `wire::AppliedPosition` |
+//!
+//! Records and position of a run of entries are one write, so whatever of them survives a crash is the state
+//! after some entry; openraft applies the rest of the log again. One column family: a checkpoint of it is a
+//! single moment. Nothing is synced but tables and checkpoints, for the log is.
+
+use super::codec;
+use super::durable::OwnedDir;
+use super::error::StoreError;
+use super::rocks::{self, failed};
+use super::types::SnapshotMeta;
+use crate::state::{State, Write};
+use proto::wire;
+use rocksdb::checkpoint::Checkpoint;
+use rocksdb::{DB, DBRecoveryMode, Direction, IteratorMode, WriteBatch};
+use std::path::{Path, PathBuf};
+
+const RECORD: u8 = b'o';
+const POSITION: &[u8] = b"p";
+
+/// An open database; its folder goes with it once it is retired.
+#[derive(Debug)]
+pub(super) struct Database {
+    // Before the folder: closed before that may be removed.
+    db: DB,
+    dir: OwnedDir,
+}
+
+/// A key and a value of the state.
+type Record = (Vec<u8>, Vec<u8>);
+
+/// What a run of entries writes.
+#[derive(Default)]
+pub(super) struct Run(WriteBatch);
+
+impl Run {
+    pub(super) fn add(&mut self, writes: Vec<Write>) {
+        for Write { key, value } in writes {
+            let key = [&[RECORD], &key[..]].concat();
+            match value {
+                Some(value) => self.0.put(&key, codec::seal(&key, &value)),
+                None => self.0.delete(&key),
+            }
+        }
+    }
+
+    /// Bytes, roughly.
+    pub(super) fn size(&self) -> usize {
+        self.0.size_in_bytes()
+    }
+}
+
+impl Database {
+    pub(super) fn create(dir: OwnedDir) -> Result<Self, StoreError> {
+        Self::open_with(dir, true)
+    }
+
+    /// The database must be there: an empty one in its place would look like a replica without a state.
+    pub(super) fn open(dir: OwnedDir) -> Result<Self, StoreError> {
+        Self::open_with(dir, false)
+    }
+
+    fn open_with(dir: OwnedDir, create: bool) -> Result<Self, StoreError> {
+        // What a torn end loses is in the log.
+        let mut options = rocks::options(DBRecoveryMode::PointInTime);
+        options.create_if_missing(create);
+        let db = rocks::open(&options, dir.path(), &[rocksdb::DEFAULT_COLUMN_FAMILY_NAME])?;
+        Ok(Self { db, dir })
+    }
+
+    pub(super) fn dir(&self) -> &OwnedDir {
+        &self.dir
+    }
+
+    /// How far the records go.
+    pub(super) fn position(&self) -> Result<SnapshotMeta, StoreError> {
+        read_position(&self.db, self.dir.path())
+    }
+
+    /// Reads all records.
+    pub(super) fn load(&self) -> Result<State, StoreError> {
+        let mut stopped = None;
+        let mode = IteratorMode::From(&[RECORD], Direction::Forward);
+        let records = self
+            .db
+            .iterator(mode)
+            .map_while(|item| {
+                let record = item.map_err(failed("read the state"));
+                record
+                    .and_then(|(key, sealed)| self.open_record(&key, &sealed))
+                    .unwrap_or_else(|e| {
+                        stopped = Some(e);
+                        None
+                    })
+            })
+            .fuse();
+        let state = State::load(records).map_err(|source| StoreError::Load {
+            dir: self.dir.path().to_owned(),
+            source,
+        });
+        stopped.map_or(state, Err)
+    }
+
+    /// A record as the state knows it; `None` behind the last one.
+    fn open_record(&self, key: &[u8], sealed: &[u8]) -> Result<Option<Record>, StoreError> {
+        let Some((&RECORD, name)) = key.split_first() else {
+            return Ok(None);
+        };
+        let value = codec::open(key, sealed).map_err(|source| StoreError::Damaged {
+            what: format!("the record `{}`", name.escape_ascii()),
+            dir: self.dir.path().to_owned(),
+            source,
+        })?;
+        Ok(Some((name.to_vec(), value.to_vec())))
+    }
+
+    /// All of a run and the position after it, or nothing.
+    pub(super) fn write(&self, run: Run, position: &SnapshotMeta) -> Result<(), StoreError> {
+        let Run(mut batch) = run;
+        batch.put(
+            POSITION,
+            codec::seal_message(POSITION, &codec::position(position)),
+        );
+        self.db.write(batch).map_err(failed("write the state"))
+    }
+
+    /// The database as of now in a folder that must not exist: tables linked, the rest copied.
+    pub(super) fn checkpoint(&self, to: &Path) -> Result<(), StoreError> {
+        Checkpoint::new(&self.db)
+            .and_then(|checkpoint| checkpoint.create_checkpoint(to))
+            .map_err(failed("take a checkpoint of the state"))
+    }
+}
+
+/// How far the checkpoint in `dir` goes. RocksDB's own log of the look goes to `scratch`: the checkpoint stays
+/// as it is.
+pub(super) fn position_of(dir: &Path, scratch: &Path) -> Result<SnapshotMeta, StoreError> {
+    let mut options = rocks::options(DBRecoveryMode::PointInTime);
+    options.create_if_missing(false);
+    options.set_db_log_dir(scratch);
+    let db = DB::open_for_read_only(&options, dir, false).map_err(|source| StoreError::Open {
+        dir: dir.to_owned(),
+        source,
+    })?;
+    read_position(&db, dir)
+}
+
+fn read_position(db: &DB, dir: &Path) -> Result<SnapshotMeta, StoreError> {
+    let damaged = |source| StoreError::Damaged {
+        what: "the applied position".to_owned(),
+        dir: PathBuf::from(dir),
+        source,
+    };
+    let sealed = db.get_pinned(POSITION).map_err(failed("read the state"))?;
+    let Some(sealed) = sealed else {
+        return Ok(SnapshotMeta::default());
+    };
+    let position: wire::AppliedPosition =
+        codec::open_message("position", POSITION, &sealed).map_err(damaged)?;
+    codec::position_from(position).map_err(damaged)
+}

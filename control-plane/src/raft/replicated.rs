@@ -1,0 +1,148 @@
+//! What this replica has applied, as all its readers see it, and what changes in it.
+//!
+//! Owns the [`State`] in memory. Only the state machine's store writes it; the API, the controller and the
+//! agents' sessions read. Whether what is read is up to date is [`super::read`]'s question.
+
+use crate::state::{Applied, Change, State};
+use proto::wire;
+use std::ops::Deref;
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
+use tokio::sync::{broadcast, watch};
+
+/// Change sets kept for slow subscribers; about a second of the highest write rate, one per log entry. One
+/// that falls behind further is told so (`RecvError::Lagged`) and subscribes anew.
+const BACKLOG: usize = 4_096;
+
+/// The replicated state, shared by all readers of this replica.
+#[derive(Debug)]
+pub struct Replicated {
+    view: RwLock<View>,
+    applied: watch::Sender<u64>,
+    changes: broadcast::Sender<Arc<ChangeSet>>,
+}
+
+#[derive(Debug)]
+struct View {
+    state: State,
+    index: u64,
+}
+
+/// What one log entry changed, or that everything did.
+#[derive(Debug)]
+pub struct ChangeSet {
+    /// Of the entry; of the last entry covered, where a snapshot was installed.
+    pub term: u64,
+    pub index: u64,
+    /// In the order in which they happened.
+    pub changes: Vec<Change>,
+    /// A snapshot has replaced the state: `changes` is empty, read everything anew.
+    pub reset: bool,
+}
+
+/// The state under a read lock. Keep it short, and never over an await: entries are not applied meanwhile.
+#[derive(Debug)]
+pub struct Reading<'a>(RwLockReadGuard<'a, View>);
+
+impl Reading<'_> {
+    /// Of the last entry that the state shows; 0 before the first.
+    #[must_use]
+    pub fn index(&self) -> u64 {
+        self.0.index
+    }
+}
+
+impl Deref for Reading<'_> {
+    type Target = State;
+
+    fn deref(&self) -> &State {
+        &self.0.state
+    }
+}
+
+impl Replicated {
+    pub(super) fn new(state: State, index: u64) -> Self {
+        Self {
+            view: RwLock::new(View { state, index }),
+            applied: watch::Sender::new(index),
+            changes: broadcast::Sender::new(BACKLOG),
+        }
+    }
+
+    /// What has been applied so far. While it is held nothing is applied.
+    #[must_use]
+    pub fn read(&self) -> Reading<'_> {
+        // Poisoned means that apply panicked: consensus has stopped then, and what is here is only shown.
+        Reading(self.view.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The index of the last applied entry, which [`Replicated::read`] shows by then.
+    #[must_use]
+    pub fn applied(&self) -> watch::Receiver<u64> {
+        self.applied.subscribe()
+    }
+
+    /// From which entry on changes are received: those after the returned index, each once.
+    #[must_use]
+    pub fn subscribe(&self) -> (u64, broadcast::Receiver<Arc<ChangeSet>>) {
+        self.subscribe_with(|state| state.index())
+    }
+
+    /// Reads, and subscribes to what changes from what was read: nothing is missed, nothing doubled.
+    pub fn subscribe_with<T>(
+        &self,
+        read: impl FnOnce(&Reading<'_>) -> T,
+    ) -> (T, broadcast::Receiver<Arc<ChangeSet>>) {
+        let reading = self.read();
+        let changes = self.changes.subscribe();
+        (read(&reading), changes)
+    }
+
+    /// Applies an entry's batch, shows it and tells subscribers. Returns what is to be written and answered.
+    pub(super) fn apply(&self, term: u64, index: u64, batch: &wire::Batch) -> Applied {
+        let mut view = self.view.write().unwrap_or_else(PoisonError::into_inner);
+        let mut applied = view.state.apply_batch(term, index, batch);
+        view.index = index;
+        let changes = std::mem::take(&mut applied.changes);
+        if !changes.is_empty() {
+            self.publish(ChangeSet {
+                term,
+                index,
+                changes,
+                reset: false,
+            });
+        }
+        applied
+    }
+
+    /// An entry that leaves the state as it is.
+    pub(super) fn skip(&self, index: u64) {
+        self.view.write().unwrap_or_else(PoisonError::into_inner).index = index;
+    }
+
+    /// Puts a snapshot's state in the place of all there was.
+    pub(super) fn reset(&self, state: State, term: u64, index: u64) {
+        let mut view = self.view.write().unwrap_or_else(PoisonError::into_inner);
+        let old = std::mem::replace(&mut *view, View { state, index });
+        self.publish(ChangeSet {
+            term,
+            index,
+            changes: Vec::new(),
+            reset: true,
+        });
+        drop(view);
+        self.announce(index);
+        // Freeing a large state takes a while: not under the lock.
+        drop(old);
+    }
+
+    /// Wakes who waits for `index`: called once the writes of a run of entries are done.
+    pub(super) fn announce(&self, index: u64) {
+        self.applied.send_replace(index);
+    }
+
+    /// Called under the write lock, so that a subscription is before or after it, never amid.
+    fn publish(&self, changes: ChangeSet) {
+        // Nobody listens: fine.
+        let _ = self.changes.send(Arc::new(changes));
+    }
+}
