@@ -10,6 +10,7 @@ pub mod monitor;
 pub mod mount;
 mod mountinfo;
 pub mod namespace;
+mod netlink;
 pub mod network;
 pub mod probe;
 pub mod process;

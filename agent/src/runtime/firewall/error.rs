@@ -1,25 +1,19 @@
 //! Why the firewall can't be changed.
 
+use crate::runtime::netlink::NetlinkError;
 use proto::id::Uid;
-use std::io;
 
 #[derive(Debug, thiserror::Error)]
 pub enum FirewallError {
-    #[error("cannot open a netlink socket to the firewall: {0}")]
-    Socket(io::Error),
-    #[error("cannot send a transaction to the firewall: {0}")]
-    Send(io::Error),
-    #[error("cannot read the kernel's answer about the firewall: {0}")]
-    Receive(io::Error),
+    #[error("cannot speak to the kernel's firewall: {0}")]
+    Open(NetlinkError),
     /// The kernel refused one message of a transaction, and with it all.
     #[error("the firewall cannot {act}: {source}")]
-    Refused { act: String, source: io::Error },
-    #[error("the firewall cannot apply the transaction: {0}")]
-    Commit(io::Error),
-    #[error("the kernel said nothing about a transaction of the firewall")]
-    Silent,
-    #[error("cannot list the elements of `{set}`: {source}")]
-    List { set: &'static str, source: io::Error },
+    Refused { act: String, source: NetlinkError },
+    #[error("the firewall cannot carry out a transaction: {0}")]
+    Commit(NetlinkError),
+    #[error("cannot list what the firewall has in {set}: {source}")]
+    List { set: &'static str, source: NetlinkError },
     #[error("cannot forget the connections of sandbox {uid}: {source}")]
-    Connections { uid: Uid, source: io::Error },
+    Connections { uid: Uid, source: NetlinkError },
 }

@@ -4,22 +4,46 @@
 //! Owns the node's links named `sbx-*` with their routes and neighbours, and through [`super::firewall`] the one
 //! nftables table. Never touches other links. Called by the agent when a sandbox starts and ends.
 
+mod cable;
 mod error;
+mod link;
+mod message;
 mod name;
+mod sysctl;
+#[cfg(test)]
+mod tests;
 
 pub use error::NetworkError;
 pub use name::{LinkName, PREFIX};
 
-use crate::runtime::firewall::Rules;
+use crate::runtime::firewall::block::Block;
+use crate::runtime::firewall::{Firewall, Rules};
+use crate::runtime::netlink::{ACK, Conversation, Request};
+use cable::Cable;
+use link::Links;
+use netlink_sys::protocols::NETLINK_ROUTE;
+use nix::sched::{CloneFlags, setns};
 use proto::id::Uid;
 use proto::spec::Cidr;
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io;
 use std::net::Ipv4Addr;
 use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::{Semaphore, oneshot};
+
+/// How many sandboxes are connected or disconnected at the same time: all of them wait for the one lock that the
+/// kernel has for links, and more at once only make each slower.
+const AT_ONCE: usize = 4;
+/// In every network namespace.
+const LOOPBACK_INDEX: u32 = 1;
+const OWN_NAMESPACE: &str = "/proc/thread-self/ns/net";
 
 /// What holds for all sandboxes of a node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NetworkConfig {
-    /// Where sandboxes have their addresses: IPv4, closed to all sandboxes.
+    /// Where sandboxes have their addresses: IPv4. Closed to all sandboxes.
     pub subnet: Cidr,
     /// Closed to all sandboxes besides: the control plane.
     pub protected: Vec<Cidr>,
@@ -27,10 +51,17 @@ pub struct NetworkConfig {
 
 /// The network of this node's sandboxes, in the network namespace it was opened in. Clones share it.
 #[derive(Debug, Clone)]
-pub struct Network {}
+pub struct Network {
+    node: Arc<Node>,
+}
 
-pub(super) fn raise_loopback() -> std::io::Result<()> {
-    todo!()
+#[derive(Debug)]
+struct Node {
+    subnet: Cidr,
+    addresses: Block,
+    namespace: File,
+    turns: Semaphore,
+    firewall: Mutex<Firewall>,
 }
 
 impl Network {
@@ -39,37 +70,95 @@ impl Network {
     ///
     /// # Errors
     /// [`NetworkError`]; nothing of the table is changed then.
-    pub async fn open(_config: NetworkConfig) -> Result<Self, NetworkError> {
-        todo!()
+    pub async fn open(config: NetworkConfig) -> Result<Self, NetworkError> {
+        let subnet = config.subnet;
+        let addresses = Block::of(subnet).ok_or(NetworkError::Subnet { subnet })?;
+        let enter = |source| NetworkError::Enter {
+            path: OWN_NAMESPACE.into(),
+            source,
+        };
+        let namespace = File::open(OWN_NAMESPACE).map_err(enter)?;
+        let inside = namespace.try_clone().map_err(enter)?;
+        let firewall = on_a_thread("open the network", inside, move || {
+            sysctl::enable_forwarding()?;
+            Ok(Firewall::open(subnet, &config.protected, &linked()?)?)
+        })
+        .await?;
+        let node = Node {
+            subnet,
+            addresses,
+            namespace,
+            turns: Semaphore::new(AT_ONCE),
+            firewall: Mutex::new(firewall),
+        };
+        Ok(Self { node: Arc::new(node) })
     }
 
     /// Connects the sandbox whose network namespace is pinned at `netns`: the firewall first, in one transaction,
-    /// then the links. When it returns, packets flow. What is there of the same uid is replaced.
+    /// then the cable. When it returns, packets flow. What is there of the same uid is replaced.
     ///
     /// # Errors
     /// [`NetworkError`]; what was done until then is undone.
     pub async fn attach(
         &self,
-        _uid: Uid,
-        _ip: Ipv4Addr,
-        _netns: &Path,
-        _rules: &Rules,
+        uid: Uid,
+        ip: Ipv4Addr,
+        netns: &Path,
+        rules: &Rules,
     ) -> Result<(), NetworkError> {
-        todo!()
+        if !self.node.addresses.contains(ip) {
+            let subnet = self.node.subnet;
+            return Err(NetworkError::OutOfSubnet { ip, uid, subnet });
+        }
+        let cable = Cable {
+            uid,
+            ip,
+            netns: netns.to_owned(),
+            from_loopback: !rules.ports.is_empty(),
+        };
+        let rules = rules.clone();
+        let node = Arc::clone(&self.node);
+        let connected = self
+            .act("connect a sandbox", move || {
+                node.firewall().admit(uid, ip, &rules)?;
+                cable.connect()
+            })
+            .await;
+        if connected.is_err() {
+            for failure in self.detach(uid).await {
+                tracing::warn!(%uid, %failure, "cannot undo the connection of a sandbox");
+            }
+        }
+        connected
     }
 
-    /// Removes everything of the uid: its link, then its rules, then its connections. Every failure; none there is
+    /// Removes everything of the uid: its cable, then its rules, then its connections. Every failure; none there is
     /// none to remove.
-    pub async fn detach(&self, _uid: Uid) -> Vec<NetworkError> {
-        todo!()
+    pub async fn detach(&self, uid: Uid) -> Vec<NetworkError> {
+        let node = Arc::clone(&self.node);
+        let failures = self
+            .act("disconnect a sandbox", move || {
+                let cable = cable::disconnect(uid);
+                let rules = node.firewall().withdraw(uid);
+                Ok([cable.err(), rules.err().map(NetworkError::from)])
+            })
+            .await;
+        match failures {
+            Ok(failures) => failures.into_iter().flatten().collect(),
+            Err(error) => vec![error],
+        }
     }
 
     /// Replaces the protected addresses: called when the control plane's are known better.
     ///
     /// # Errors
     /// [`NetworkError::Firewall`]; the former ones stay protected then.
-    pub async fn protect(&self, _protected: &[Cidr]) -> Result<(), NetworkError> {
-        todo!()
+    pub async fn protect(&self, protected: &[Cidr]) -> Result<(), NetworkError> {
+        let (node, protected) = (Arc::clone(&self.node), protected.to_vec());
+        self.act("protect addresses", move || {
+            Ok(node.firewall().protect(&protected)?)
+        })
+        .await
     }
 
     /// The sandboxes of which a link or a rule is there, as the kernel says; in order.
@@ -77,6 +166,79 @@ impl Network {
     /// # Errors
     /// [`NetworkError`].
     pub async fn attached(&self) -> Result<Vec<Uid>, NetworkError> {
-        todo!()
+        let node = Arc::clone(&self.node);
+        let uids = self
+            .act("list sandboxes", move || {
+                let mut uids = linked()?;
+                uids.extend(node.firewall().uids()?);
+                Ok(uids)
+            })
+            .await?;
+        Ok(uids.into_iter().collect())
     }
+
+    /// On a thread of its own in the node's network namespace, few at a time.
+    async fn act<T: Send + 'static>(
+        &self,
+        what: &'static str,
+        act: impl FnOnce() -> Result<T, NetworkError> + Send + 'static,
+    ) -> Result<T, NetworkError> {
+        let namespace = self.node.namespace.try_clone().map_err(NetworkError::Thread)?;
+        // Never closed, so a turn always comes.
+        let _turn = self.node.turns.acquire().await;
+        on_a_thread(what, namespace, act).await
+    }
+}
+
+impl Node {
+    fn firewall(&self) -> MutexGuard<'_, Firewall> {
+        // One that has panicked has committed all of a transaction or nothing.
+        self.firewall.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Of which sandboxes there is a link.
+fn linked() -> Result<BTreeSet<Uid>, NetworkError> {
+    let names = Links::open().and_then(|mut links| links.names());
+    let names = names.map_err(NetworkError::List)?;
+    Ok(names
+        .iter()
+        .filter_map(|n| LinkName::parse(n))
+        .map(LinkName::uid)
+        .collect())
+}
+
+/// A thread that enters network namespaces ends with the act, so that no other act finds itself elsewhere.
+async fn on_a_thread<T: Send + 'static>(
+    act: &'static str,
+    namespace: File,
+    run: impl FnOnce() -> Result<T, NetworkError> + Send + 'static,
+) -> Result<T, NetworkError> {
+    let (answer, answered) = oneshot::channel();
+    let enter = move || {
+        setns(&namespace, CloneFlags::CLONE_NEWNET).map_err(|errno| NetworkError::Enter {
+            path: OWN_NAMESPACE.into(),
+            source: errno.into(),
+        })?;
+        run()
+    };
+    std::thread::Builder::new()
+        .name("network".to_owned())
+        // Nobody waits any more where the receiver is gone.
+        .spawn(move || drop(answer.send(enter())))
+        .map_err(NetworkError::Thread)?;
+    answered.await.map_err(|_| NetworkError::ThreadDied { act })?
+}
+
+/// Raises `lo` in the calling thread's network namespace.
+pub(super) fn raise_loopback() -> io::Result<()> {
+    let mut kernel = Conversation::open(NETLINK_ROUTE, 0).map_err(io::Error::other)?;
+    let request = message::raise(LOOPBACK_INDEX);
+    let acknowledged = Request {
+        flags: ACK,
+        ..request
+    };
+    kernel
+        .change(&[acknowledged])
+        .map_err(|(_, error)| io::Error::other(error))
 }

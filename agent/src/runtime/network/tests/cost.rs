@@ -1,0 +1,76 @@
+//! What things cost, printed; bounded only so far as a growing cost would show.
+
+use super::world::{World, port, publishing};
+use crate::runtime::firewall::{Firewall, Rules};
+use proto::id::Uid;
+use proto::spec::Protocol::Tcp;
+use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
+use std::time::{Duration, Instant};
+
+fn median(mut times: Vec<Duration>) -> Duration {
+    times.sort_unstable();
+    times[times.len() / 2]
+}
+
+#[tokio::test]
+async fn ten_thousand_published_ports_do_not_slow_down_the_next() {
+    const PORTS: u16 = 10_000;
+    const SAMPLE: usize = 500;
+    let world = World::new().await;
+    let (first, last, withdrawn) = world.node.run(|| {
+        let subnet = super::world::cidr("10.89.0.0/16");
+        let mut firewall = Firewall::open(subnet, &[], &BTreeSet::new()).expect("opened");
+        let mut times = Vec::new();
+        for number in 0..PORTS {
+            let rules = publishing(vec![port(10_000 + number, 80, Tcp)]);
+            let [high, low] = number.to_be_bytes();
+            let begin = Instant::now();
+            let admitted = firewall.admit(Uid(u64::from(number)), Ipv4Addr::new(10, 89, high, low), &rules);
+            times.push(begin.elapsed());
+            admitted.expect("admitted");
+        }
+        let begin = Instant::now();
+        firewall.withdraw(Uid(0)).expect("withdrawn");
+        let withdrawn = begin.elapsed();
+        let last = median(times.split_off(times.len() - SAMPLE));
+        times.truncate(SAMPLE);
+        (median(times), last, withdrawn)
+    });
+    println!("transaction, median: the first {first:?}, the 10,000th {last:?}; withdrawing {withdrawn:?}");
+    assert!(
+        last < 10 * first.max(Duration::from_micros(20)),
+        "{first:?} became {last:?}"
+    );
+}
+
+#[tokio::test]
+async fn attach_and_detach_take_milliseconds() {
+    let world = World::new().await;
+    let (mut made, mut attached, mut detached, mut removed) = (vec![], vec![], vec![], vec![]);
+    for _ in 0..100 {
+        let begin = Instant::now();
+        let sandbox = world.sandbox(2);
+        made.push(begin.elapsed());
+        let rules = Rules {
+            egress: true,
+            ..publishing(vec![port(10_000, 80, Tcp)])
+        };
+        let begin = Instant::now();
+        world.attach(&sandbox, &rules).await.expect("attached");
+        attached.push(begin.elapsed());
+        let begin = Instant::now();
+        World::detached(world.network.detach(sandbox.uid).await);
+        detached.push(begin.elapsed());
+        let begin = Instant::now();
+        drop(sandbox);
+        removed.push(begin.elapsed());
+    }
+    println!(
+        "median of 100: namespaces made {:?}, attached {:?}, detached {:?}, namespaces removed {:?}",
+        median(made),
+        median(attached),
+        median(detached),
+        median(removed)
+    );
+}
