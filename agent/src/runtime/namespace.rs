@@ -80,7 +80,8 @@ pub enum NamespaceError {
 /// inside, there is no other link. Takes some milliseconds: call it where blocking is allowed.
 ///
 /// # Errors
-/// [`NamespaceError`]; what was made until then is removed again.
+/// [`NamespaceError`]; what is below `dir` is removed then, also where it was there before: call [`remove`] first
+/// where an earlier attempt may have been interrupted.
 pub fn create(dir: &Path, hostname: &str) -> Result<Pins, NamespaceError> {
     if hostname.is_empty() || hostname.len() > MAX_HOSTNAME {
         return Err(NamespaceError::Hostname(hostname.to_owned()));
@@ -216,5 +217,85 @@ impl Drop for Turn {
     fn drop(&mut self) {
         *TURNS.lock().unwrap_or_else(PoisonError::into_inner) += 1;
         TURN_BACK.notify_one();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::MetadataExt;
+
+    /// As `/proc/PID/mountinfo` of this process has them, below `dir`.
+    fn mounts(dir: &Path) -> usize {
+        let text = fs::read_to_string("/proc/self/mountinfo").expect("read");
+        let dir = dir.to_str().expect("text");
+        text.lines().filter(|line| line.contains(dir)).count()
+    }
+
+    fn inode(path: impl AsRef<Path>) -> u64 {
+        fs::metadata(path).expect("there; run this as root").ino()
+    }
+
+    #[test]
+    fn namespaces_outlive_their_thread_and_go_without_a_trace() {
+        let parent = tempfile::tempdir().expect("a folder");
+        let dir = parent.path().join("7/ns");
+        let pins = create(&dir, "web").expect("made; run this as root");
+        for (kind, pin) in pins.all() {
+            let own = Path::new("/proc/thread-self/ns").join(kind);
+            assert_ne!(inode(pin), inode(own), "{kind} is the caller's own");
+        }
+        let hostname = std::thread::scope(|scope| {
+            let inside = scope.spawn(|| {
+                nix::sched::setns(File::open(&pins.uts).expect("there"), CloneFlags::CLONE_NEWUTS)
+                    .expect("entered");
+                nix::unistd::gethostname().expect("a name")
+            });
+            inside.join().expect("read")
+        });
+        assert_eq!(hostname, "web");
+        assert!(remove(&dir).is_empty());
+        assert_eq!(mounts(parent.path()), 0);
+        assert!(!dir.exists());
+        assert!(remove(&dir).is_empty(), "nothing is there, nothing fails");
+    }
+
+    #[test]
+    fn creation_where_something_is_left_is_refused_and_undone() {
+        let parent = tempfile::tempdir().expect("a folder");
+        let dir = parent.path().join("ns");
+        create(&dir, "first").expect("made; run this as root");
+        assert!(matches!(create(&dir, "second"), Err(NamespaceError::File { .. })));
+        // What was half there can't be told from what is whole: all is gone.
+        assert_eq!(mounts(parent.path()), 0);
+        create(&dir, "third").expect("made");
+        assert!(remove(&dir).is_empty());
+    }
+
+    #[test]
+    fn hostnames_of_impossible_lengths_are_refused() {
+        let parent = tempfile::tempdir().expect("a folder");
+        for name in [String::new(), "a".repeat(MAX_HOSTNAME + 1)] {
+            let refused = create(&parent.path().join("ns"), &name);
+            assert!(matches!(refused, Err(NamespaceError::Hostname(_))));
+        }
+        let dir = parent.path().join("ns");
+        create(&dir, &"a".repeat(MAX_HOSTNAME)).expect("made; run this as root");
+        assert!(remove(&dir).is_empty());
+    }
+
+    #[test]
+    fn many_at_once_are_all_made() {
+        let parent = tempfile::tempdir().expect("a folder");
+        std::thread::scope(|scope| {
+            for number in 0..24 {
+                let dir = parent.path().join(number.to_string());
+                scope.spawn(move || {
+                    create(&dir, "one-of-many").expect("made; run this as root");
+                    assert!(remove(&dir).is_empty());
+                });
+            }
+        });
+        assert_eq!(mounts(parent.path()), 0);
     }
 }

@@ -45,6 +45,8 @@ const TYPE_PROTOCOL: u32 = 12;
 const TYPE_SERVICE: u32 = 13;
 const TYPE_NAME: u32 = 41;
 const TYPE_BITS: u32 = 6;
+/// As nft keeps it, without which it can't show names: the machine's.
+const NAMES_BYTE_ORDER: u32 = 1;
 /// `IFNAMSIZ`
 pub(super) const NAME_LENGTH: usize = 16;
 
@@ -139,6 +141,9 @@ fn write_set(w: &mut Writer, set: Set, number: usize) {
         w.put_u32(7, length(form.value));
     }
     w.put_u32(10, u32::try_from(number).unwrap_or(u32::MAX));
+    if form.key.len() == 1 && form.key[0].0 == TYPE_NAME {
+        w.put(13, &[[0, 4].as_slice(), &NAMES_BYTE_ORDER.to_ne_bytes()].concat());
+    }
     if form.flags & CONCATENATED != 0 {
         w.nest(9, |description| {
             description.nest(2, |parts| {

@@ -85,7 +85,7 @@ impl Firewall {
     /// Closes everything for the sandbox and forgets its connections; none there is none to close.
     ///
     /// # Errors
-    /// [`FirewallError`]; called again, it goes on.
+    /// [`FirewallError`]; of connections only where all else is closed.
     pub fn withdraw(&mut self, uid: Uid) -> Result<(), FirewallError> {
         let Some(elements) = self.held.get(&uid) else {
             return Ok(());

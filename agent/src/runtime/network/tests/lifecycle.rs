@@ -51,9 +51,7 @@ async fn two_hundred_sandboxes_come_and_go_without_a_trace() {
         });
         futures::future::join_all(attaching).await;
         assert_eq!(world.network.attached().await.expect("listed").len(), 10);
-        let detaching = sandboxes
-            .iter()
-            .map(|sandbox| world.network.detach(sandbox.uid));
+        let detaching = sandboxes.iter().map(|sandbox| world.network.detach(sandbox.uid));
         futures::future::join_all(detaching)
             .await
             .into_iter()

@@ -192,7 +192,8 @@ impl World {
              ip addr add {METADATA}/32 dev eth0; ip link set eth0 up"
         ));
         node.sh(&format!(
-            "ip addr add {NODE}/24 dev eth0; ip link set eth0 up; ip route add default via {OUTSIDE}
+            "sysctl -qw net.ipv6.conf.eth0.disable_ipv6=1
+             ip addr add {NODE}/24 dev eth0; ip link set eth0 up; ip route add default via {OUTSIDE}
              ip route add {METADATA} via {OUTSIDE}"
         ));
         let network = open(&node).await;
@@ -246,8 +247,8 @@ impl World {
     /// All of the node that a sandbox could leave something in.
     pub(super) fn traces(&self) -> String {
         self.node.sh(
-            "nft list ruleset; ip -o link | cut -d' ' -f2; ip route show table all; ip neigh; ip addr | grep inet
-             ls /proc/sys/net/ipv4/conf",
+            "nft list ruleset; ip -o link | cut -d' ' -f2; ip route show table all; ip -o addr
+             ip neigh | grep -v eth0 || true; ls /proc/sys/net/ipv4/conf",
         )
     }
 }
