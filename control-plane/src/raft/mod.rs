@@ -7,6 +7,17 @@
 //! | [`snapshot`] | a snapshot's folder: manifest, files, reading them in pieces |
 //! | [`incoming`] | a snapshot that arrives from another replica |
 //! | [`durable`] | files and folders that survive a power cut |
+//! | [`replica`] | this replica as a whole: start, stop, and all that others call |
+//! | [`formation`] | a cluster's first members |
+//! | `identity` | whose data folder it is |
+//! | `tuning` | openraft's settings |
+//! | `network` | what this replica asks of others: log, votes, snapshots |
+//! | `peer` | what it answers to them |
+//! | `append` | one replication session |
+//! | `transfer` | a snapshot on its way out or in |
+//! | `link` | kept connections |
+//! | `message` | what replicas say to each other, as protobuf |
+//! | `describe` | the cluster as one replica sees it |
 //! | [`leadership`] | who leads, as this replica knows it |
 //! | [`propose`] | commands into the log, their answers out of it |
 //! | [`read`] | how far a replica must have applied the log to show what was acknowledged |
@@ -19,19 +30,38 @@
 //! | [`error`] | what can go wrong in a store |
 //! | `rocks` | RocksDB's settings |
 
+mod append;
 pub mod codec;
 mod database;
+mod describe;
 pub mod durable;
 pub mod error;
+pub mod formation;
 mod group_commit;
+mod identity;
 pub mod incoming;
 pub mod leadership;
+mod link;
 pub mod log_store;
+mod message;
+mod network;
+mod peer;
 pub mod propose;
 pub mod read;
+pub mod replica;
 pub mod replicated;
 mod rocks;
 pub mod snapshot;
 mod state_dir;
 pub mod state_store;
+mod transfer;
+mod tuning;
 pub mod types;
+
+pub use error::StoreError;
+pub use formation::InitError;
+pub use leadership::{Leader, Leadership};
+pub use propose::ProposeError;
+pub use read::ReadError;
+pub use replica::{Replica, StartError};
+pub use replicated::{ChangeSet, Replicated};

@@ -1,0 +1,98 @@
+//! The first membership of a cluster: from configuration, or from `sbxorch cluster init`.
+//!
+//! Every replica that is configured with the first members forms the cluster with them, in any order of starts
+//! and at once: openraft makes the same first entry of the same list everywhere, and one election decides between
+//! them. Called by [`super::replica`].
+
+use super::replica::Raft;
+use super::types::{Member, TypeConfig};
+use crate::config::Peer;
+use openraft::errors::{Fatal, InitializeError, RaftError};
+use proto::wire;
+use std::collections::BTreeMap;
+
+/// Why no cluster is formed.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum InitError {
+    #[error("this replica, {0}, is part of a cluster already")]
+    Formed(u64),
+    #[error("{0} replicas cannot form a cluster, it takes 1, 3 or 5")]
+    Size(usize),
+    #[error("replica {0} occurs twice")]
+    Twice(u64),
+    #[error("every replica needs a number of its own, 1 or more")]
+    Id,
+    #[error("this replica, {0}, is not in the list")]
+    Missing(u64),
+    #[error("replica {id}: `{url}` must begin with http://")]
+    Url { id: u64, url: String },
+    #[error("the list says that this replica is at {listed}, but it is configured as {own}")]
+    Differs { listed: String, own: String },
+    #[error("this replica cannot go on: {0}")]
+    Stopped(Fatal<TypeConfig>),
+}
+
+/// Where the members of a cluster are, by their numbers.
+pub(super) type Members = BTreeMap<u64, Member>;
+
+/// The members that a configuration lists; they were checked there.
+pub(super) fn configured(peers: &[Peer]) -> Members {
+    let member = |peer: &Peer| Member {
+        peer_endpoint: peer.peer_endpoint.clone(),
+        endpoint: peer.endpoint.clone(),
+    };
+    peers.iter().map(|peer| (peer.id, member(peer))).collect()
+}
+
+/// The members that a request lists; `id` and `own` are the replica that was asked.
+///
+/// # Errors
+/// The first thing that is wrong with the list.
+pub(super) fn requested(id: u64, own: &Member, replicas: Vec<wire::Replica>) -> Result<Members, InitError> {
+    if !matches!(replicas.len(), 1 | 3 | 5) {
+        return Err(InitError::Size(replicas.len()));
+    }
+    let mut members = Members::new();
+    for replica in replicas {
+        let id = replica.id;
+        if id == 0 {
+            return Err(InitError::Id);
+        }
+        for url in [&replica.peer_endpoint, &replica.endpoint] {
+            if url.strip_prefix("http://").is_none_or(str::is_empty) {
+                return Err(InitError::Url { id, url: url.clone() });
+            }
+        }
+        let member = Member {
+            peer_endpoint: replica.peer_endpoint,
+            endpoint: replica.endpoint,
+        };
+        if members.insert(id, member).is_some() {
+            return Err(InitError::Twice(id));
+        }
+    }
+    let listed = members.get(&id).ok_or(InitError::Missing(id))?;
+    for (listed, own) in [
+        (&listed.peer_endpoint, &own.peer_endpoint),
+        (&listed.endpoint, &own.endpoint),
+    ] {
+        if listed != own {
+            let (listed, own) = (listed.clone(), own.clone());
+            return Err(InitError::Differs { listed, own });
+        }
+    }
+    Ok(members)
+}
+
+/// Forms the cluster, unless this replica has a log or a vote already.
+///
+/// # Errors
+/// [`InitError::Formed`] where it has, [`InitError::Stopped`] where consensus has ended.
+pub(super) async fn form(id: u64, raft: &Raft, members: Members) -> Result<(), InitError> {
+    match raft.initialize(members).await {
+        Ok(()) => Ok(()),
+        Err(RaftError::APIError(InitializeError::NotAllowed(_))) => Err(InitError::Formed(id)),
+        Err(RaftError::APIError(InitializeError::NotInMembers(_))) => Err(InitError::Missing(id)),
+        Err(RaftError::Fatal(fatal)) => Err(InitError::Stopped(fatal)),
+    }
+}

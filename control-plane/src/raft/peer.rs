@@ -1,0 +1,154 @@
+//! What this replica answers to the others: `service Raft` on the peer listener.
+//!
+//! Translates and bounds; every decision is openraft's. [`super::network`] is the asking half.
+
+use super::describe;
+use super::incoming::Inbox;
+use super::link::{CONNECTION_WINDOW, MAX_MESSAGE_BYTES, Recipient, STREAM_WINDOW};
+use super::message;
+use super::read;
+use super::replica::Raft;
+use super::{codec, transfer};
+use futures::StreamExt;
+use futures::stream::BoxStream;
+use openraft::errors::Fatal;
+use proto::wire;
+use proto::wire::raft_server::RaftServer;
+use std::future::Future;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tonic::service::interceptor::InterceptedService;
+use tonic::transport::server::TcpIncoming;
+use tonic::{Request, Response, Status, Streaming};
+
+/// A connection over which the other side no longer answers pings is closed, with what it holds.
+const PING_EVERY: Duration = Duration::from_secs(2);
+const PING_TIMEOUT: Duration = Duration::from_secs(4);
+
+/// This replica as its peers see it.
+#[derive(Debug, Clone)]
+pub(super) struct PeerService {
+    pub(super) id: u64,
+    pub(super) raft: Raft,
+    pub(super) inbox: Inbox,
+}
+
+/// Serves the other replicas until `shutdown`.
+///
+/// # Errors
+/// Where the listener fails.
+pub(super) async fn serve(
+    listener: TcpListener,
+    service: PeerService,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), tonic::transport::Error> {
+    let recipient = Recipient(service.id);
+    let server = RaftServer::new(service)
+        .max_decoding_message_size(MAX_MESSAGE_BYTES)
+        .max_encoding_message_size(MAX_MESSAGE_BYTES);
+    tonic::transport::Server::builder()
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .http2_keepalive_interval(Some(PING_EVERY))
+        .http2_keepalive_timeout(Some(PING_TIMEOUT))
+        .add_service(InterceptedService::new(server, recipient))
+        .serve_with_incoming_shutdown(TcpIncoming::from(listener).with_nodelay(Some(true)), shutdown)
+        .await
+}
+
+#[tonic::async_trait]
+impl wire::raft_server::Raft for PeerService {
+    type AppendEntriesStream = BoxStream<'static, Result<wire::AppendResponse, Status>>;
+
+    async fn append_entries(
+        &self,
+        request: Request<Streaming<wire::AppendRequest>>,
+    ) -> Result<Response<Self::AppendEntriesStream>, Status> {
+        let requests = tokio_stream::StreamExt::map_while(request.into_inner(), |request| {
+            let request = request.map_err(|e| e.to_string());
+            request
+                .and_then(|request| message::append_from(request).map_err(|e| e.to_string()))
+                .inspect_err(|why| tracing::debug!(why, "a replication stream ends"))
+                .ok()
+        });
+        let answers = self.raft.stream_append(requests).map(|answer| match answer {
+            Ok(result) => Ok(message::appended(&result)),
+            Err(fatal) => Err(stopped(&fatal)),
+        });
+        Ok(Response::new(answers.boxed()))
+    }
+
+    async fn vote(
+        &self,
+        request: Request<wire::VoteRequest>,
+    ) -> Result<Response<wire::VoteResponse>, Status> {
+        let request = message::vote_request_from(request.into_inner()).map_err(malformed)?;
+        let response = self.raft.vote(request).await.map_err(|e| unavailable(&e))?;
+        Ok(Response::new(message::vote_response(&response)))
+    }
+
+    async fn pre_vote(
+        &self,
+        request: Request<wire::VoteRequest>,
+    ) -> Result<Response<wire::VoteResponse>, Status> {
+        let request = message::vote_request_from(request.into_inner()).map_err(malformed)?;
+        let response = self.raft.pre_vote(request).await.map_err(|e| unavailable(&e))?;
+        Ok(Response::new(message::vote_response(&response)))
+    }
+
+    async fn install_snapshot(
+        &self,
+        request: Request<Streaming<wire::SnapshotPart>>,
+    ) -> Result<Response<wire::SnapshotInstalled>, Status> {
+        let (vote, snapshot) = transfer::receive(&self.inbox, request.into_inner())
+            .await
+            .inspect_err(|e| tracing::warn!("a snapshot from another replica did not arrive: {e}"))
+            .map_err(|e| Status::aborted(e.to_string()))?;
+        let vote = message::vote_of("snapshot_start.vote", vote).map_err(malformed)?;
+        tracing::info!(covers = %snapshot.meta, bytes = snapshot.snapshot.size(), "installing a snapshot from the leader");
+        let response = self.raft.install_full_snapshot(vote, snapshot).await;
+        let response = response.map_err(|fatal| stopped(&fatal))?;
+        Ok(Response::new(wire::SnapshotInstalled {
+            vote: Some(codec::vote(&response.vote)),
+        }))
+    }
+
+    async fn transfer_leader(
+        &self,
+        request: Request<wire::TransferLeaderRequest>,
+    ) -> Result<Response<wire::TransferLeaderResponse>, Status> {
+        let request = message::transfer_from(request.into_inner()).map_err(malformed)?;
+        let response = self.raft.handle_transfer_leader(request).await;
+        let response = response.map_err(|fatal| stopped(&fatal))?;
+        Ok(Response::new(message::transferred(&response)))
+    }
+
+    async fn read_index(
+        &self,
+        _: Request<wire::ReadIndexRequest>,
+    ) -> Result<Response<wire::ReadIndexResponse>, Status> {
+        match read::confirm_own(&self.raft).await {
+            Ok(index) => Ok(Response::new(wire::ReadIndexResponse { index })),
+            Err(e) => Err(Status::unavailable(e.to_string())),
+        }
+    }
+
+    async fn describe_cluster(
+        &self,
+        _: Request<wire::ClusterRequest>,
+    ) -> Result<Response<wire::ClusterResponse>, Status> {
+        Ok(Response::new(describe::cluster(self.id, &self.raft)))
+    }
+}
+
+fn malformed(error: codec::CodecError) -> Status {
+    Status::invalid_argument(error.to_string())
+}
+
+fn stopped(fatal: &Fatal<super::types::TypeConfig>) -> Status {
+    unavailable(fatal)
+}
+
+fn unavailable(error: &impl std::error::Error) -> Status {
+    Status::unavailable(error.to_string())
+}

@@ -1,0 +1,321 @@
+//! This replica: its stores, its part in consensus, its peer listener; started and stopped as one.
+//!
+//! Owns the order of starting and stopping, and is the only thing that the rest of the control plane knows of
+//! `raft`. Called by `main`; `api`, `session` and `controller` propose and read through clones.
+
+use super::formation::{self, InitError};
+use super::identity::{self, IdentityError};
+use super::leadership::{self, Leadership};
+use super::link::{Lane, Links};
+use super::log_store::LogStore;
+use super::network::Network;
+use super::peer::{self, PeerService};
+use super::propose::{Proposals, ProposeError};
+use super::read::{ReadError, Reads};
+use super::replicated::Replicated;
+use super::state_store::StateStore;
+use super::types::{Member, TypeConfig};
+use super::{StoreError, describe, tuning};
+use crate::config::Config;
+use openraft::async_runtime::WatchReceiver;
+use openraft::errors::Fatal;
+use proto::wire;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+/// Consensus over our log and state.
+pub(super) type Raft = openraft::Raft<TypeConfig, StateStore>;
+
+/// For another replica to take over at shutdown: an election at once, some round trips. Past it the cluster
+/// elects by itself.
+const HANDOVER_TIMEOUT: Duration = Duration::from_secs(1);
+/// For calls of other replicas that are being answered at shutdown.
+const DRAIN_TIMEOUT: Duration = Duration::from_millis(200);
+/// For the leader's word on the cluster; past it this replica tells what it knows itself.
+const DESCRIBE_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// Why a replica does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    #[error("cannot serve the other replicas on {address}: {source}")]
+    Bind {
+        address: SocketAddr,
+        source: std::io::Error,
+    },
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("the settings of consensus: {0}")]
+    Tuning(#[from] openraft::ConfigError),
+    #[error("consensus does not start: {0}")]
+    Raft(#[from] Fatal<TypeConfig>),
+    #[error("cannot form the cluster: {0}")]
+    Form(#[from] InitError),
+}
+
+/// One replica of the control plane. Clones share it.
+#[derive(Debug, Clone)]
+pub struct Replica(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    id: u64,
+    own: Member,
+    raft: Raft,
+    links: Links,
+    replicated: Arc<Replicated>,
+    proposals: Proposals,
+    reads: Reads,
+    leadership: watch::Receiver<Leadership>,
+    server: Mutex<Option<Server>>,
+}
+
+/// The peer listener's task.
+#[derive(Debug)]
+struct Server {
+    stop: CancellationToken,
+    task: JoinHandle<()>,
+}
+
+impl Replica {
+    /// Opens the stores, serves the other replicas and takes part in consensus. At the very first start it forms
+    /// the cluster that the configuration lists, if it lists one.
+    ///
+    /// # Errors
+    /// [`StartError`]; nothing is left running then.
+    pub async fn start(config: &Config) -> Result<Self, StartError> {
+        // The folder's owner first: a second process of this replica, or another's folder, touches nothing.
+        identity::claim(&config.data_dir, config.id)?;
+        let address = config.peer_listen;
+        let listener = TcpListener::bind(address).await;
+        let listener = listener.map_err(|source| StartError::Bind { address, source })?;
+        Self::start_on(config, listener).await
+    }
+
+    /// As [`Replica::start`], with other replicas served on a listener that is bound already.
+    ///
+    /// # Errors
+    /// [`StartError`]; nothing is left running then.
+    pub async fn start_on(config: &Config, listener: TcpListener) -> Result<Self, StartError> {
+        let id = config.id;
+        identity::claim(&config.data_dir, id)?;
+        let tuning = Arc::new(tuning::config()?);
+        let dir = config.data_dir.clone();
+        let opening = move || Ok::<_, StoreError>((LogStore::open(&dir)?, StateStore::open(&dir)?));
+        let (log, state) = match tokio::task::spawn_blocking(opening).await {
+            Ok(opened) => opened?,
+            Err(e) => std::panic::resume_unwind(e.into_panic()),
+        };
+        let (replicated, inbox) = (state.replicated(), state.inbox());
+        let links = Links::default();
+        let raft = Raft::new(id, tuning, Network::new(links.clone()), log, state).await?;
+        let service = PeerService {
+            id,
+            raft: raft.clone(),
+            inbox,
+        };
+        let replica = Self(Arc::new(Inner {
+            id,
+            own: Member {
+                peer_endpoint: config.advertise_peer.clone(),
+                endpoint: config.advertise.clone(),
+            },
+            proposals: Proposals::start(raft.clone()),
+            reads: Reads::start(id, raft.clone(), links.clone(), replicated.clone()),
+            leadership: leadership::watch(&raft),
+            server: Mutex::new(Some(Server::start(listener, service))),
+            raft,
+            links,
+            replicated,
+        }));
+        if let Err(e) = replica.form(config).await {
+            replica.stop().await;
+            return Err(e);
+        }
+        Ok(replica)
+    }
+
+    /// Forms the configured cluster where there is none yet.
+    async fn form(&self, config: &Config) -> Result<(), StartError> {
+        let raft = &self.0.raft;
+        if config.initial_cluster.is_empty() || raft.is_initialized().await? {
+            return Ok(());
+        }
+        let members = formation::configured(&config.initial_cluster);
+        match formation::form(self.0.id, raft, members).await {
+            // Another replica of the list was faster.
+            Ok(()) | Err(InitError::Formed(_)) => Ok(()),
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    /// Proposes a command; returns when a quorum has it on stable storage and it has been applied here, in bounded
+    /// time. A command with a request id that was answered before gets the first answer again.
+    ///
+    /// # Errors
+    /// [`ProposeError`] says for each case whether the command may have taken effect.
+    pub async fn propose(&self, command: wire::Command) -> Result<wire::Accepted, ProposeError> {
+        self.0.proposals.propose(command).await
+    }
+
+    /// Returns once [`Replica::replicated`] shows all that was acknowledged before the call, on any replica; the
+    /// index that it shows at least.
+    ///
+    /// # Errors
+    /// [`ReadError`], in bounded time.
+    pub async fn linearize(&self) -> Result<u64, ReadError> {
+        self.0.reads.linearize().await
+    }
+
+    /// The state as this replica has applied it, up to date or not.
+    #[must_use]
+    pub fn replicated(&self) -> &Arc<Replicated> {
+        &self.0.replicated
+    }
+
+    /// Who leads, now and from now on.
+    #[must_use]
+    pub fn leadership(&self) -> watch::Receiver<Leadership> {
+        self.0.leadership.clone()
+    }
+
+    #[must_use]
+    pub fn id(&self) -> u64 {
+        self.0.id
+    }
+
+    /// The cluster as this replica knows it. How far others are, and whether they answer, only the leader knows.
+    #[must_use]
+    pub fn cluster(&self) -> wire::ClusterResponse {
+        describe::cluster(self.0.id, &self.0.raft)
+    }
+
+    /// The cluster as the leader knows it; as this replica does where no leader answers in time.
+    pub async fn describe_cluster(&self) -> wire::ClusterResponse {
+        match tokio::time::timeout(DESCRIBE_TIMEOUT, self.described_by_leader()).await {
+            Ok(Some(described)) => described,
+            Ok(None) | Err(_) => self.cluster(),
+        }
+    }
+
+    async fn described_by_leader(&self) -> Option<wire::ClusterResponse> {
+        let (leader, member) = {
+            let metrics = self.0.raft.metrics();
+            let metrics = metrics.borrow_watched();
+            let leader = metrics.current_leader.filter(|&leader| leader != self.0.id)?;
+            let membership = metrics.membership_config.membership();
+            (leader, membership.get_node(&leader)?.clone())
+        };
+        let mut peer = self.0.links.peer(leader, &member, Lane::Pulse).ok()?;
+        let described = peer
+            .describe_cluster(wire::ClusterRequest::default())
+            .await
+            .ok()?;
+        Some(wire::ClusterResponse {
+            answered_by: self.0.id,
+            ..described.into_inner()
+        })
+    }
+
+    /// Forms a cluster of `members`, this replica included. Once, on one replica of a fresh set; the others must
+    /// run.
+    ///
+    /// # Errors
+    /// [`InitError`]; nothing has changed then.
+    pub async fn init(&self, members: Vec<wire::Replica>) -> Result<(), InitError> {
+        let members = formation::requested(self.0.id, &self.0.own, members)?;
+        formation::form(self.0.id, &self.0.raft, members).await
+    }
+
+    /// Returns when this replica takes no part any more, with the reason: it was shut down, or its storage has
+    /// failed. It never recovers by itself.
+    pub async fn stopped(&self) -> String {
+        let mut metrics = self.0.raft.metrics();
+        loop {
+            if let Err(fatal) = &metrics.borrow_and_update().running_state {
+                return fatal.to_string();
+            }
+            if metrics.changed().await.is_err() {
+                return Fatal::<TypeConfig>::Stopped.to_string();
+            }
+        }
+    }
+
+    /// Hands leadership over where it has it, then stops taking part and serving. What is proposed or read from now
+    /// on is answered with an error.
+    pub async fn shutdown(&self) {
+        if let Some(to) = self.successor() {
+            self.hand_over(to).await;
+        }
+        self.stop().await;
+    }
+
+    /// The follower that is best prepared to lead; `None` where this replica does not lead, or nobody could.
+    fn successor(&self) -> Option<u64> {
+        let cluster = self.cluster();
+        let others = cluster.replicas.into_iter().filter(|r| r.id != self.0.id);
+        let ready = others.filter(|r| cluster.leader_id == self.0.id && r.voter && r.reachable);
+        ready.max_by_key(|r| r.matched_index).map(|r| r.id)
+    }
+
+    async fn hand_over(&self, to: u64) {
+        if self.0.raft.trigger().transfer_leader(to).await.is_err() {
+            return;
+        }
+        let mut leadership = self.leadership();
+        let elsewhere = leadership.wait_for(|now| now.leader.as_ref().is_some_and(|l| l.id != self.0.id));
+        if tokio::time::timeout(HANDOVER_TIMEOUT, elsewhere).await.is_err() {
+            tracing::warn!(
+                to,
+                "the replica that should take over has not in time; another one is elected"
+            );
+        }
+    }
+
+    /// Stops at once, as a crash would, but for what the operating system cleans up.
+    pub(super) async fn stop(&self) {
+        if let Err(e) = self.0.raft.shutdown().await {
+            tracing::error!("consensus has not ended well: {e}");
+        }
+        let server = self
+            .0
+            .server
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        if let Some(server) = server {
+            server.stop().await;
+        }
+    }
+}
+
+impl Server {
+    fn start(listener: TcpListener, service: PeerService) -> Self {
+        let stop = CancellationToken::new();
+        let stopped = stop.clone().cancelled_owned();
+        let task = tokio::spawn(async move {
+            if let Err(e) = peer::serve(listener, service, stopped).await {
+                tracing::error!("the listener for other replicas has failed: {e}");
+            }
+        });
+        Self { stop, task }
+    }
+
+    async fn stop(mut self) {
+        self.stop.cancel();
+        // Replication streams don't end by themselves.
+        if tokio::time::timeout(DRAIN_TIMEOUT, &mut self.task).await.is_err() {
+            self.task.abort();
+            let _ = self.task.await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,197 @@
+//! Some replicas of one cluster in this process, on ports that were bound before they were told.
+
+use super::super::{Raft, Replica, StartError};
+use crate::config::{Config, Peer, Timings};
+use crate::raft::{Leadership, ProposeError, StoreError};
+use proto::wire;
+use std::time::Duration;
+use tempfile::TempDir;
+use tokio::net::TcpListener;
+
+/// Far above what a loaded machine needs; a test that waits for it has failed.
+pub(super) const PATIENCE: Duration = Duration::from_secs(30);
+
+pub(super) struct Cluster {
+    pub(super) configs: Vec<Config>,
+    replicas: Vec<Option<Replica>>,
+    _dir: TempDir,
+}
+
+impl Cluster {
+    /// Members that know each other's addresses, none started; and their listeners.
+    pub(super) async fn planned(size: u64) -> (Self, Vec<TcpListener>) {
+        let dir = tempfile::tempdir().unwrap();
+        let mut listeners = Vec::new();
+        let mut peers = Vec::new();
+        for id in 1..=size {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            peers.push(Peer {
+                id,
+                peer_endpoint: format!("http://{}", listener.local_addr().unwrap()),
+                // Nobody is served there: it is only told.
+                endpoint: format!("http://127.0.0.1:{id}"),
+            });
+            listeners.push(listener);
+        }
+        let config = |(peer, listener): (&Peer, &TcpListener)| Config {
+            id: peer.id,
+            listen: peer.endpoint.trim_start_matches("http://").parse().unwrap(),
+            peer_listen: listener.local_addr().unwrap(),
+            advertise: peer.endpoint.clone(),
+            advertise_peer: peer.peer_endpoint.clone(),
+            data_dir: dir.path().join(peer.id.to_string()),
+            initial_cluster: peers.clone(),
+            timings: Timings::default(),
+        };
+        let cluster = Self {
+            configs: peers.iter().zip(&listeners).map(config).collect(),
+            replicas: vec![None; peers.len()],
+            _dir: dir,
+        };
+        (cluster, listeners)
+    }
+
+    /// All members started, in parallel as on machines of their own.
+    pub(super) async fn of(size: u64) -> Self {
+        let (mut cluster, listeners) = Self::planned(size).await;
+        let starting = cluster.configs.iter().zip(listeners);
+        let starting = starting.map(|(config, listener)| Replica::start_on(config, listener));
+        for (slot, started) in cluster
+            .replicas
+            .iter_mut()
+            .zip(futures::future::join_all(starting).await)
+        {
+            *slot = Some(started.unwrap());
+        }
+        cluster
+    }
+
+    pub(super) fn replica(&self, id: u64) -> Replica {
+        self.slot(id).clone().unwrap()
+    }
+
+    pub(super) fn raft(&self, id: u64) -> Raft {
+        self.replica(id).0.raft.clone()
+    }
+
+    fn slot(&self, id: u64) -> &Option<Replica> {
+        &self.replicas[usize::try_from(id - 1).unwrap()]
+    }
+
+    pub(super) fn put(&mut self, replica: Replica) {
+        let slot = usize::try_from(replica.id() - 1).unwrap();
+        self.replicas[slot] = Some(replica);
+    }
+
+    /// The replicas that run.
+    pub(super) fn running(&self) -> impl Iterator<Item = &Replica> {
+        self.replicas.iter().flatten()
+    }
+
+    /// Without any goodbye to the others.
+    pub(super) async fn stop(&mut self, id: u64) {
+        let replica = self.replicas[usize::try_from(id - 1).unwrap()].take().unwrap();
+        replica.stop().await;
+    }
+
+    /// Again, from its disk and at its address.
+    pub(super) async fn restart(&mut self, id: u64) {
+        let config = &self.configs[usize::try_from(id - 1).unwrap()];
+        let starting = async {
+            loop {
+                match Replica::start(config).await {
+                    // Within one process the last task of the one before may still hold the lock.
+                    Err(StartError::Store(StoreError::Open { .. })) => tokio::task::yield_now().await,
+                    started => return started.unwrap(),
+                }
+            }
+        };
+        let replica = tokio::time::timeout(PATIENCE, starting)
+            .await
+            .expect("the stores open");
+        self.put(replica);
+    }
+
+    /// The replica that leads and may act on it; waits for it.
+    pub(super) async fn leader(&self) -> Replica {
+        let leads = self.running().map(|replica| {
+            Box::pin(async move {
+                until(replica, "it leads", |now| now.is_self).await;
+                replica.clone()
+            })
+        });
+        futures::future::select_all(leads).await.0
+    }
+
+    pub(super) async fn follower(&self) -> Replica {
+        let leader = self.leader().await;
+        let other = self
+            .running()
+            .find(|replica| replica.id() != leader.id())
+            .unwrap();
+        until(other, "it knows the leader", |now| now.leader.is_some()).await;
+        other.clone()
+    }
+
+    /// As a client does it: follows the leader, asks again with the same command, to the end.
+    pub(super) async fn write(&self, command: wire::Command) -> wire::Accepted {
+        let writing = async {
+            loop {
+                for replica in self.running() {
+                    match replica.propose(command.clone()).await {
+                        Ok(accepted) => return accepted,
+                        Err(ProposeError::NotLeader { .. } | ProposeError::Unknown { .. }) => {}
+                        Err(e) => panic!("{e}"),
+                    }
+                }
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, writing)
+            .await
+            .expect("the write is accepted in the end")
+    }
+}
+
+/// Waits until a replica says so of who leads.
+pub(super) async fn until(replica: &Replica, what: &str, is_so: impl FnMut(&Leadership) -> bool) {
+    let mut leadership = replica.leadership();
+    let waiting = leadership.wait_for(is_so);
+    match tokio::time::timeout(PATIENCE, waiting).await {
+        Ok(so) => drop(so.unwrap()),
+        Err(_) => panic!("replica {}: never {what}", replica.id()),
+    }
+}
+
+/// A command that makes external number `n`, each time with the request id that belongs to it.
+pub(super) fn external(n: u64) -> wire::Command {
+    let manifest = wire::Manifest {
+        id: external_id(n),
+        labels: Default::default(),
+        spec: Some(wire::manifest::Spec::External(wire::ExternalSpec {
+            node_id: format!("node-{n}"),
+            external: format!("{n}.example.test"),
+        })),
+    };
+    wire::Command {
+        request_id: format!("request-{n}"),
+        op: Some(wire::command::Op::Apply(wire::ApplyObject {
+            manifest: Some(manifest),
+            replace: false,
+            expected_version: None,
+        })),
+    }
+}
+
+pub(super) fn external_id(n: u64) -> String {
+    format!("external-{n}")
+}
+
+/// Whether the replica shows external number `n`, at present.
+pub(super) fn has(replica: &Replica, n: u64) -> bool {
+    replica
+        .replicated()
+        .read()
+        .external(&external_id(n).parse().unwrap())
+        .is_some()
+}

@@ -1,0 +1,9 @@
+//! Whole replicas: real stores in folders of their own, real gRPC on loopback.
+
+mod cluster;
+mod failover;
+mod formation;
+mod lag;
+mod load;
+
+use cluster::{Cluster, external, external_id, has};
