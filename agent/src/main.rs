@@ -8,7 +8,7 @@ use agent::run;
 use agent::runtime::image::ImageStore;
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use tokio::signal::unix::{SignalKind, signal};
@@ -119,10 +119,10 @@ fn print_config(configuration: Configuration) -> anyhow::Result<()> {
 fn work_on_images(configuration: Configuration, command: ImageCommand) -> anyhow::Result<()> {
     let settings = configuration.merged()?;
     let mirrors = settings.mirror.unwrap_or_default();
-    let folder = run::images(&settings.state_dir.unwrap_or_default());
+    let state_dir = settings.state_dir.unwrap_or_default();
     let mut stdout = std::io::stdout();
     if let ImageCommand::Ls = command {
-        for reference in ImageStore::list(&folder)? {
+        for reference in ImageStore::list(&run::images(&state_dir))? {
             writeln!(stdout, "{reference}").context("write the list")?;
         }
         return Ok(());
@@ -131,7 +131,7 @@ fn work_on_images(configuration: Configuration, command: ImageCommand) -> anyhow
         mirrors: mirrors.iter().map(|m| m.parse()).collect::<Result<_, _>>()?,
         ..Default::default()
     };
-    let store = ImageStore::open(&folder, registries)
+    let store = run::open_images(&state_dir, registries)
         .context("these commands need the images for themselves: stop the agent, or let it pull")?;
     runtime()?.block_on(async {
         match command {
@@ -160,6 +160,7 @@ fn run_agent(configuration: Configuration) -> anyhow::Result<()> {
     let filter = EnvFilter::try_new(filter).with_context(|| format!("log: `{filter}` is no filter"))?;
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr);
     match settings.log_format {
         Some(LogFormat::Json) => log.json().init(),

@@ -41,12 +41,8 @@ const PRIVATE: u32 = 0o700;
 pub enum RunError {
     #[error("sbxlet makes namespaces, mounts and cgroups: run it as root")]
     NotRoot,
-    #[error("cannot {act} {}: {source}", path.display())]
-    StateDir {
-        act: &'static str,
-        path: PathBuf,
-        source: io::Error,
-    },
+    #[error("cannot make {}: {source}", path.display())]
+    StateDir { path: PathBuf, source: io::Error },
     #[error("another sbxlet uses {}; stop it, or give this one a --state-dir of its own", .0.display())]
     InUse(PathBuf),
     #[error("cannot tell which boot of this machine this is: {0}")]
@@ -80,6 +76,15 @@ pub enum RunError {
 #[must_use]
 pub fn images(state_dir: &Path) -> PathBuf {
     state_dir.join("images")
+}
+
+/// Opens the images of a node, also of one that no agent ever ran on. Blocks as [`ImageStore::open`] does.
+///
+/// # Errors
+/// [`RunError::StateDir`], [`RunError::Images`].
+pub fn open_images(state_dir: &Path, registries: RegistryConfig) -> Result<ImageStore, RunError> {
+    make_folder(state_dir)?;
+    Ok(ImageStore::open(images(state_dir), registries)?)
 }
 
 /// How the registries of a node are reached.
@@ -125,8 +130,8 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), RunError
         node = %config.node_id, ip = ?report.ip, cgroups = report.cgroup_mode, kernel = report.kernel,
         cpu = %report.capacity.cpu, memory = %report.capacity.memory, "starting"
     );
-    let (folder, registries) = (images(&config.state_dir), registries(&config));
-    let images = blocking(move || ImageStore::open(folder, registries)).await?;
+    let (state_dir, registries) = (config.state_dir.clone(), registries(&config));
+    let images = blocking(move || open_images(&state_dir, registries)).await?;
     let network = Network::open(network_config(&config).await).await?;
     let addresses = Addresses::new(config.sandbox_cidr);
     let host = Arc::new(Host::new(
@@ -150,18 +155,24 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), RunError
 
 /// Makes the folder, which one agent at a time may use.
 fn state_dir(dir: &Path) -> Result<Flock<File>, RunError> {
-    let fail = |act, path: &Path| {
-        let path = path.to_owned();
-        move |source| RunError::StateDir { act, path, source }
-    };
-    let mut builder = DirBuilder::new();
-    builder.recursive(true).mode(PRIVATE);
-    for folder in [dir.to_owned(), dir.join("sandboxes"), dir.join("profiles")] {
-        builder.create(&folder).map_err(fail("make", &folder))?;
+    for folder in ["sandboxes", "profiles"] {
+        make_folder(&dir.join(folder))?;
     }
     let path = dir.join("lock");
-    let file = File::create(&path).map_err(fail("make", &path))?;
+    let file = File::create(&path).map_err(|source| RunError::StateDir {
+        path: path.clone(),
+        source,
+    })?;
     Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|_| RunError::InUse(dir.to_owned()))
+}
+
+fn make_folder(path: &Path) -> Result<(), RunError> {
+    let mut builder = DirBuilder::new();
+    builder.recursive(true).mode(PRIVATE);
+    builder.create(path).map_err(|source| RunError::StateDir {
+        path: path.to_owned(),
+        source,
+    })
 }
 
 fn check_runtime(runtime: Runtime, found: &[RuntimeInfo]) -> Result<(), RunError> {

@@ -143,7 +143,7 @@ impl Sandbox {
         match read() {
             Ok((spec, ports)) => (self.spec, self.ports) = (Some(Arc::new(spec)), ports),
             Err(error) if self.observed.stage < Stage::Prepared => {
-                self.observed.outcome = Some(Failure::Spec(error).outcome());
+                self.observed.outcome = Some(Failure::Spec(Box::new(error)).outcome());
             }
             // What runs already goes on.
             Err(error) => tracing::warn!(uid = %self.uid, %error, "cannot read what it shall run"),
@@ -181,7 +181,10 @@ impl Sandbox {
                         tracing::warn!(sandbox = %self.report.sandbox_id, uid = %self.uid, what, "cannot take all of it away yet");
                         self.report.message = format!("cannot take all of it away yet: {what}");
                         self.tell();
-                        tokio::time::sleep(retry).await;
+                        tokio::select! {
+                            () = tokio::time::sleep(retry) => {}
+                            _ = orders.changed() => orders.mark_changed(),
+                        }
                         retry = (retry * 2).min(LONGEST_RETRY);
                         break;
                     }

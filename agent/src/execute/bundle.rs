@@ -163,7 +163,7 @@ fn local_seccomp(profiles: &Path, container: &Container) -> Result<Option<LinuxS
         Some(Profile::Localhost(name)) => {
             let loaded = seccomp::load(profiles, name).map_err(|source| Failure::Seccomp {
                 container: container.name.clone(),
-                source,
+                source: Box::new(source),
             })?;
             Ok(Some(loaded))
         }

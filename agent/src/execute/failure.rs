@@ -22,7 +22,10 @@ use std::path::PathBuf;
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Failure {
     #[error("container {container}: {source}")]
-    Image { container: Name, source: ImageError },
+    Image {
+        container: Name,
+        source: Box<ImageError>,
+    },
     #[error(transparent)]
     Namespace(#[from] NamespaceError),
     #[error(transparent)]
@@ -34,7 +37,10 @@ pub(crate) enum Failure {
     #[error("container {container}: {source}")]
     User { container: Name, source: UserError },
     #[error("container {container}: {source}")]
-    Seccomp { container: Name, source: SeccompError },
+    Seccomp {
+        container: Name,
+        source: Box<SeccompError>,
+    },
     #[error(transparent)]
     Bundle(#[from] BundleError),
     #[error("cannot save the OCI spec {}: {source}", path.display())]
@@ -44,7 +50,7 @@ pub(crate) enum Failure {
     #[error("its containers were not started within {0} s")]
     StartTimeout(u64),
     #[error(transparent)]
-    Probe(#[from] ProbeFailure),
+    Probe(Box<ProbeFailure>),
     #[error(transparent)]
     Address(#[from] Exhausted),
     #[error(transparent)]
@@ -52,7 +58,7 @@ pub(crate) enum Failure {
     #[error("cannot make the folder of the sandbox {}: {source}", path.display())]
     Folder { path: PathBuf, source: std::io::Error },
     #[error("this agent cannot read what it shall run, which may come from a newer control plane: {0}")]
-    Spec(#[from] ConvertError),
+    Spec(Box<ConvertError>),
     #[error("a fault of this agent: {0} is missing where it is needed")]
     Missing(&'static str),
     #[error("a fault of this agent: the task of the sandbox has died, see the agent's log")]

@@ -83,6 +83,8 @@ pub(super) async fn provide(sandbox: &mut Sandbox, interrupt: &mut Interrupt) ->
     // `timed` counts up to now; these two ended at moments of their own.
     timed(sandbox, "pull", Instant::now() - (pulled_at - begun));
     timed(sandbox, "network", Instant::now() - (connected_at - begun));
+    // An agent that finds the sandbox half started shall know the images.
+    record::write(&sandbox.dir, RecordStage::Creating, &sandbox.report).map_err(Failure::from)?;
     Ok(())
 }
 
@@ -91,7 +93,7 @@ async fn pull(sandbox: &Sandbox, spec: &SandboxSpec) -> Result<Vec<Arc<Image>>, 
         let image = sandbox.host.images.ensure(&container.image).await;
         image.map_err(|source| Failure::Image {
             container: container.name.clone(),
-            source,
+            source: Box::new(source),
         })
     });
     try_join_all(pulls).await

@@ -23,7 +23,7 @@ pub(super) async fn await_ready(sandbox: &mut Sandbox, interrupt: &mut Interrupt
         let ip = sandbox.parts.ip.ok_or(Failure::Missing("its address"))?;
         let order = interrupt.0.borrow().clone();
         tokio::select! {
-            passed = probe::probe(wanted, ip) => passed.map_err(Failure::from)?,
+            passed = probe::probe(wanted, ip) => passed.map_err(|failure| Failure::Probe(Box::new(failure)))?,
             ended = monitor.ended_or_lost() => {
                 sandbox.take_in(&ended, &order);
                 let outcome = sandbox.observed.outcome.take();

@@ -15,13 +15,13 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, MissedTickBehavior};
+use tokio::time::MissedTickBehavior;
 use tonic::transport::Channel;
 use tonic::{Status, Streaming};
 
 /// Heartbeats without an answer after which a leader is given up. It may have been replaced without a word to
 /// anybody; one that is merely slow answers within some of these.
-const UNANSWERED: u32 = 3;
+const UNANSWERED: usize = 3;
 /// Streams for logs and the like at one time, of all users together. Each holds a few buffers and files.
 const MAX_RELAYS: usize = 256;
 
@@ -43,8 +43,8 @@ pub(super) enum Ended {
     Closed,
     #[error("{}", dial::text(.0))]
     Broken(Box<Status>),
-    #[error("no heartbeat was answered for {} ms", .0.as_millis())]
-    Silent(Duration),
+    #[error("it has not answered the last {UNANSWERED} heartbeats")]
+    Silent,
     #[error("{0}")]
     Refused(LedgerError),
     #[error("it does not take what is sent")]
@@ -72,13 +72,12 @@ impl Link {
         let every = heartbeat(&welcome);
         let lease = lease(&welcome);
         node.lease.renew(hello_sent, lease);
-        let silence = every * UNANSWERED;
-        let mut answered = Instant::now();
+        let patience = every * 3;
         let mut beats = Beats::default();
         let mut relays = JoinSet::new();
         let mut ticks = tokio::time::interval(every);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let speak = |message| speak(&outbound, message, silence);
+        let speak = |message| speak(&outbound, message, patience);
         loop {
             let spoken = tokio::select! {
                 message = inbound.message() => match message {
@@ -86,7 +85,6 @@ impl Link {
                         let acknowledged = hear(message, node, &client, &mut relays).await;
                         match acknowledged {
                             Ok(Some(sequence)) => {
-                                answered = Instant::now();
                                 if let Some(sent) = beats.acknowledged(sequence) {
                                     node.lease.renew(sent, lease);
                                 }
@@ -99,11 +97,13 @@ impl Link {
                     Ok(None) => Err(Ended::Closed),
                     Err(status) => Err(Ended::Broken(Box::new(status))),
                 },
-                _ = ticks.tick() => speak(Up::Heartbeat(beats.next(node))).await,
+                _ = ticks.tick() => match beats.next(node) {
+                    Some(heartbeat) => speak(Up::Heartbeat(heartbeat)).await,
+                    None => Err(Ended::Silent),
+                },
                 changed = node.reports.changed(&mut seen) => {
                     speak(Up::Report(wire::Report { sandboxes: changed })).await
                 }
-                () = tokio::time::sleep_until(answered + silence) => Err(Ended::Silent(silence)),
                 Some(_) = relays.join_next() => Ok(()),
             };
             if let Err(ended) = spoken {
@@ -159,17 +159,22 @@ async fn speak(
 }
 
 impl Beats {
-    fn next(&mut self, node: &Node) -> wire::Heartbeat {
+    /// `None`: too many are unanswered. Counted in heartbeats and not in time, so that an agent that was held up
+    /// itself does not blame its leader.
+    fn next(&mut self, node: &Node) -> Option<wire::Heartbeat> {
+        if self.sent.len() >= UNANSWERED {
+            return None;
+        }
         let used = (node.usage)();
         self.sequence += 1;
         // Before it is sent: the lease counts from here.
         self.sent.push_back((self.sequence, BootTime::now()));
-        wire::Heartbeat {
+        Some(wire::Heartbeat {
             sequence: self.sequence,
             used_cpu_milli: used.cpu_milli,
             used_memory_bytes: used.memory_bytes,
             accepted: node.ledger.version().map(Into::into),
-        }
+        })
     }
 
     /// When the heartbeat was sent; it and all before it are forgotten. `None` for a number that is not under way.

@@ -25,9 +25,15 @@ use proto::spec::Labels;
 use proto::wire;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use target::Targets;
 use tokio_util::sync::CancellationToken;
+
+/// A conversation that is over so soon was about something that the next one may meet again: another agent of the
+/// same name, a leader from before this node's ledger.
+const BRIEF: Duration = Duration::from_secs(1);
+/// The pause after one, at most. A leader that is replaced right after it was found costs no more than this.
+const AFTER_BRIEF: Duration = Duration::from_millis(500);
 
 /// What sandboxes use of the node at present.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -67,9 +73,13 @@ async fn follow(targets: &mut Targets, node: &Arc<Node>) {
                     id = link.welcome.leader_id,
                     "connected to the leader"
                 );
+                let begun = Instant::now();
                 let why = link.hold(node).await;
                 tracing::warn!(leader = target, %why, "lost the leader; sandboxes go on");
                 targets.lost(&target);
+                if begun.elapsed() < BRIEF {
+                    tokio::time::sleep(rand::random_range(AFTER_BRIEF / 2..=AFTER_BRIEF)).await;
+                }
                 continue;
             }
             Ok(Dialled::Follower { leader }) => {

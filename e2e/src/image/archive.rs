@@ -91,6 +91,8 @@ fn append_once<W: Write>(
 fn append<W: Write>(builder: &mut tar::Builder<W>, path: &str, bytes: &[u8]) -> io::Result<()> {
     let mut header = tar::Header::new_gnu();
     header.set_mode(0o644);
+    header.set_uid(0);
+    header.set_gid(0);
     header.set_size(bytes.len() as u64);
     header.set_mtime(0);
     builder.append_data(&mut header, path, bytes)
