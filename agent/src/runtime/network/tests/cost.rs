@@ -37,7 +37,7 @@ async fn ten_thousand_published_ports_do_not_slow_down_the_next() {
         times.truncate(SAMPLE);
         (median(times), last, withdrawn)
     });
-    println!("transaction, median: the first {first:?}, the 10,000th {last:?}; withdrawing {withdrawn:?}");
+    eprintln!("transaction, median: the first {first:?}, the 10,000th {last:?}; withdrawing {withdrawn:?}");
     assert!(
         last < 10 * first.max(Duration::from_micros(20)),
         "{first:?} became {last:?}"
@@ -66,11 +66,35 @@ async fn attach_and_detach_take_milliseconds() {
         drop(sandbox);
         removed.push(begin.elapsed());
     }
-    println!(
+    eprintln!(
         "median of 100: namespaces made {:?}, attached {:?}, detached {:?}, namespaces removed {:?}",
         median(made),
         median(attached),
         median(detached),
         median(removed)
     );
+}
+
+#[tokio::test]
+async fn fifty_sandboxes_at_once_are_connected_and_disconnected() {
+    let world = World::new().await;
+    let sandboxes: Vec<_> = (2..52).map(|number| world.sandbox(number)).collect();
+    let rules = Rules::default();
+    let begin = Instant::now();
+    let attaching = sandboxes.iter().map(|sandbox| world.attach(sandbox, &rules));
+    for attached in futures::future::join_all(attaching).await {
+        attached.expect("attached");
+    }
+    let attached = begin.elapsed();
+    let begin = Instant::now();
+    let detaching = sandboxes.iter().map(|sandbox| world.network.detach(sandbox.uid));
+    futures::future::join_all(detaching)
+        .await
+        .into_iter()
+        .for_each(World::detached);
+    eprintln!(
+        "fifty at once: attached in {attached:?}, detached in {:?}",
+        begin.elapsed()
+    );
+    assert!(world.network.attached().await.expect("listed").is_empty());
 }
