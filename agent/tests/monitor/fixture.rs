@@ -18,6 +18,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 use tempfile::TempDir;
+use tokio::io::{AsyncBufReadExt, BufReader};
 
 /// Longer than anything takes on a machine under heavy load.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
@@ -178,12 +179,16 @@ impl Sandbox {
         volume.join(name)
     }
 
-    /// Waits until a container has opened the FIFO `name` of the volume for writing, and gives what it wrote.
+    /// The first line that a container writes to the FIFO `name` of the volume.
     pub(crate) async fn hear(&self, name: &str) -> String {
-        let path = self.in_volume(name);
-        let read = tokio::task::spawn_blocking(move || std::fs::read_to_string(path));
-        let heard = tokio::time::timeout(PATIENCE, read).await;
-        heard.expect("heard in time").expect("joined").expect("read")
+        // Opened for both, or it would have ended before a container has opened it.
+        let mut options = tokio::net::unix::pipe::OpenOptions::new();
+        let fifo = options.read_write(true).open_receiver(self.in_volume(name));
+        let mut fifo = BufReader::new(fifo.expect("a FIFO"));
+        let mut line = String::new();
+        let heard = tokio::time::timeout(PATIENCE, fifo.read_line(&mut line)).await;
+        heard.expect("heard in time").expect("read");
+        line
     }
 
     pub(crate) fn make_fifo(&self, name: &str) {

@@ -259,6 +259,7 @@ async fn restarted_agent_finds_what_runs_and_what_has_ended() {
         let monitor = sandbox.launch().await;
         assert_eq!(sandbox.hear("fifo").await, "there\n");
         let before = monitor.started().await;
+        assert_detached(&sandbox, &before);
         drop(monitor);
         let monitor = sandbox.attach().await;
         assert_eq!(monitor.started().await.process, before.process);
@@ -271,6 +272,25 @@ async fn restarted_agent_finds_what_runs_and_what_has_ended() {
         assert_eq!(again.state().borrow().clone(), last);
         sandbox.assert_nothing_is_left(&last);
     }
+}
+
+/// Whatever ends the agent, its session or its control group, does not end the monitor.
+#[track_caller]
+fn assert_detached(sandbox: &Sandbox, state: &MonitorState) {
+    let pid = state.process.as_ref().expect("a process").pid;
+    let read = |name| std::fs::read_to_string(format!("/proc/{pid}/{name}")).expect("it runs");
+    let own = sandbox.cgroup.join("monitor").display().to_string();
+    assert!(
+        read("cgroup").lines().any(|line| line.ends_with(&own)),
+        "{}",
+        read("cgroup")
+    );
+    // The sixth field; the second is the program's name.
+    let stat = read("stat");
+    let session = stat
+        .rsplit_once(')')
+        .and_then(|(_, fields)| fields.split_whitespace().nth(3));
+    assert_eq!(session, Some(pid.to_string().as_str()));
 }
 
 #[tokio::test]

@@ -1,5 +1,6 @@
 //! Which runtimes a node has. Asked once, when an agent starts.
 
+use crate::runtime::cgroup::{Cgroups, Mode};
 use proto::spec::Runtime;
 use proto::status::RuntimeInfo;
 use std::process::Stdio;
@@ -11,12 +12,18 @@ const LIBCONTAINER: &str = "0.7.0";
 /// A program tells its version within milliseconds; one that does not is of no use.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// The built-in runtime, and those found on the search path, in the order of [`Runtime::ALL`].
+/// The built-in runtime, and those found on the search path that can run a sandbox here, in the order of
+/// [`Runtime::ALL`].
 pub async fn runtimes() -> Vec<RuntimeInfo> {
+    let mode = Cgroups::detect().map(|cgroups| cgroups.mode()).ok();
     let asked = Runtime::ALL.map(|runtime| async move {
         let version = match runtime {
             Runtime::Native => Some(format!("libcontainer {LIBCONTAINER}")),
-            Runtime::Runc | Runtime::Crun | Runtime::Runsc => ask(runtime.as_str()).await,
+            // It refuses a unified tree with controllers beside trees of version 1.
+            Runtime::Crun if mode == Some(Mode::Hybrid) => None,
+            Runtime::Runc | Runtime::Crun => ask(runtime.as_str()).await,
+            // It can't have the namespaces of its sandbox made by us.
+            Runtime::Runsc => None,
         };
         version.map(|version| RuntimeInfo { runtime, version })
     });
