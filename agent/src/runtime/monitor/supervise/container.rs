@@ -113,13 +113,13 @@ impl Container {
 
     /// Its first process has been waited for, and all others of its namespace have ended before.
     pub(super) fn ended(&mut self, exit: Exit, buffer: &mut Vec<u8>) {
-        for number in 0..STREAMS.len() {
+        for (number, stream) in STREAMS.into_iter().enumerate() {
             let mut reads = 0;
             while reads < LAST_READS && self.read(number, buffer) {
                 reads += 1;
             }
             if self.outputs[number].take().is_some() {
-                let kept = self.logs.finish(STREAMS[number]);
+                let kept = self.logs.finish(stream);
                 self.complain(kept);
             }
         }
