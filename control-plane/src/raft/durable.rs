@@ -40,12 +40,20 @@ pub fn sync_file(path: &Path) -> Result<(), FileError> {
         .map_err(failed("sync", path))
 }
 
-/// The folder and those above it, its own name durable.
+/// The folder and those above it; the names of all that were missing are durable.
 pub fn create_dir(dir: &Path) -> Result<(), FileError> {
-    fs::create_dir_all(dir).map_err(failed("create folder", dir))?;
-    match dir.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => sync_dir(parent),
-        Some(_) | None => Ok(()),
+    if dir.as_os_str().is_empty() || dir.is_dir() {
+        return Ok(());
+    }
+    let parent = dir.parent().unwrap_or(Path::new("/"));
+    create_dir(parent)?;
+    match fs::create_dir(dir) {
+        Err(e) if e.kind() != io::ErrorKind::AlreadyExists => Err(failed("create folder", dir)(e)),
+        Ok(()) | Err(_) => sync_dir(if parent.as_os_str().is_empty() {
+            Path::new(".")
+        } else {
+            parent
+        }),
     }
 }
 

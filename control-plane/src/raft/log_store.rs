@@ -16,6 +16,7 @@
 //! stalls, and run on the async threads.
 
 use super::codec;
+use super::durable;
 use super::error::StoreError;
 use super::group_commit::GroupCommit;
 use super::rocks::{self, failed};
@@ -153,6 +154,11 @@ impl LogStore {
         Ok(())
     }
 
+    #[cfg(test)]
+    pub(super) fn syncs(&self) -> u64 {
+        self.commits.syncs()
+    }
+
     /// Waits until all that was written so far is durable.
     async fn durable(&self) -> Result<(), io::Error> {
         let (done, synced) = TypeConfig::oneshot();
@@ -220,6 +226,7 @@ impl Log {
         let mut options = rocks::options(DBRecoveryMode::TolerateCorruptedTailRecords);
         // The sync thread alone writes the buffer out: an append costs no system call.
         options.set_manual_wal_flush(true);
+        durable::create_dir(&dir)?;
         let log = Self {
             db: rocks::open(&options, &dir, &[LOGS, META])?,
             dir,

@@ -24,6 +24,7 @@
 //! | [`log_store`] | the log, the vote and the marks on disk |
 //! | `group_commit` | one sync of the disk for all who wait |
 //! | [`state_store`] | applying entries, building and installing snapshots |
+//! | `stored` | the database and snapshot in use, building one, installing another |
 //! | `database` | the applied state on disk |
 //! | `state_dir` | which databases and snapshots count |
 //! | [`replicated`] | what this replica has applied, for all its readers |
@@ -54,9 +55,13 @@ mod rocks;
 pub mod snapshot;
 mod state_dir;
 pub mod state_store;
+mod stored;
 mod transfer;
 mod tuning;
 pub mod types;
+
+#[cfg(test)]
+mod tests;
 
 pub use error::StoreError;
 pub use formation::InitError;
