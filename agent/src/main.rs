@@ -122,7 +122,7 @@ fn work_on_images(configuration: Configuration, command: ImageCommand) -> anyhow
     let state_dir = settings.state_dir.unwrap_or_default();
     let mut stdout = std::io::stdout();
     if let ImageCommand::Ls = command {
-        for reference in ImageStore::list(&run::images(&state_dir))? {
+        for reference in ImageStore::names(&run::images(&state_dir))? {
             writeln!(stdout, "{reference}").context("write the list")?;
         }
         return Ok(());

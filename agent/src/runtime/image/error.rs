@@ -1,9 +1,11 @@
 //! What can go wrong with an image, in words for the person who named it.
 
+use super::credentials::CredentialFault;
 use super::digest::DigestFault;
+use super::fault::Fault;
 use super::manifest::ManifestFault;
 use super::members::ArchiveFault;
-use super::registry::Fault;
+use super::recipe::RecipeFault;
 use super::unpack::UnpackFault;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -19,6 +21,12 @@ pub enum ImageError {
         "`{text}` is no mirror: {why}; write REGISTRY=http://HOST[:PORT] or REGISTRY=https://HOST[:PORT]"
     )]
     Mirror { text: String, why: &'static str },
+    #[error(
+        "`{text}` says nothing of a registry: {why}; write REGISTRY=plain, REGISTRY=unverified or REGISTRY=ca:/PATH"
+    )]
+    Transport { text: String, why: &'static str },
+    #[error("cannot use the credentials of registries in {path}: {fault}")]
+    Credentials { path: PathBuf, fault: CredentialFault },
     #[error("cannot pull {image}: {}", tell(.failures))]
     Pull {
         image: String,
@@ -51,6 +59,22 @@ pub enum ImageError {
     Archive { path: PathBuf, fault: Arc<ArchiveFault> },
     #[error("cannot import {path}: {fault}")]
     Import { path: PathBuf, fault: ImportFault },
+    #[error(
+        "cannot export {image}: its layer {layer} cannot be made again: {fault}; pull or import the image anew"
+    )]
+    Export {
+        image: String,
+        layer: String,
+        fault: Arc<RecipeFault>,
+    },
+    #[error(
+        "cannot export {image}: it has no tag, and in an archive it has another digest; pull it by a tag"
+    )]
+    NoTag { image: String },
+    #[error("{image} is not on this node")]
+    NotHere { image: String },
+    #[error("cannot remove {image}: a sandbox uses it")]
+    Used { image: String },
     #[error("the folder of images {path} is in use by another process")]
     InUse { path: PathBuf },
     #[error("cannot {act} {path}: {source}")]
@@ -84,6 +108,8 @@ pub enum ImportFault {
     Unnamed,
     #[error("{0}")]
     Name(String),
+    #[error("it says that {name} is in it, but what it has has another digest")]
+    Pinned { name: String },
     #[error("{part} is missing in it")]
     Missing { part: String },
     #[error("it names content badly: {0}")]

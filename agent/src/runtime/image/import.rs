@@ -38,7 +38,7 @@ const MAX_LINKS: usize = 8;
 ///
 /// # Errors
 /// [`ImageError`], at the first fault.
-pub(super) fn import(store: &Store, path: &Path) -> Result<Vec<String>, ImageError> {
+pub(super) fn import(store: &Arc<Store>, path: &Path) -> Result<Vec<String>, ImageError> {
     let import = Import {
         store,
         path,
@@ -52,7 +52,7 @@ pub(super) fn import(store: &Store, path: &Path) -> Result<Vec<String>, ImageErr
 }
 
 struct Import<'a> {
-    store: &'a Store,
+    store: &'a Arc<Store>,
     path: &'a Path,
     contents: Contents,
 }
@@ -219,8 +219,8 @@ impl Import<'_> {
                 continue;
             };
             let digest = Digest::parse(&entry.digest).map_err(|e| self.fault(e.into()))?;
-            let (bytes, manifest) = self.manifest(digest)?;
-            references.push(self.add(name, &bytes, &manifest)?);
+            let (bytes, manifest) = self.manifest(digest.clone())?;
+            references.push(self.add(name, Some(&digest), &bytes, &manifest)?);
         }
         if references.is_empty() {
             Err(self.fault(ImportFault::Unnamed))
@@ -268,7 +268,7 @@ impl Import<'_> {
                 Document::Chosen(_) => return Err(self.fault(ImportFault::Format)),
             };
             for tag in tags {
-                references.push(self.add(&tag, &bytes, &manifest)?);
+                references.push(self.add(&tag, None, &bytes, &manifest)?);
             }
         }
         if references.is_empty() {
@@ -278,13 +278,26 @@ impl Import<'_> {
         }
     }
 
-    fn add(&self, name: &str, manifest_bytes: &[u8], manifest: &Manifest) -> Result<String, ImageError> {
+    /// Lets `name` lead to an image; `found_by` is the digest under which the archive has it.
+    fn add(
+        &self,
+        name: &str,
+        found_by: Option<&Digest>,
+        manifest_bytes: &[u8],
+        manifest: &Manifest,
+    ) -> Result<String, ImageError> {
         let name = ImageName::parse(name).map_err(|e| self.fault(ImportFault::Name(e)))?;
         let reference = name.to_string();
+        // Who asks for an image by its digest gets that one and no other.
+        let is_that = |pinned: &String| found_by.is_some_and(|digest| digest.to_string() == *pinned);
+        if !name.digest.as_ref().is_none_or(is_that) {
+            return Err(self.fault(ImportFault::Pinned { name: reference }));
+        }
         let title = "its configuration";
         let config_bytes = self.document(title, self.part(&manifest.config.digest)?)?;
         let config = read_configuration(&config_bytes, manifest.layers.len())
             .map_err(|fault| self.unusable(title, fault))?;
+        let claim = self.store.claim(&config.diff_ids);
         for (layer, diff_id) in manifest.layers.iter().zip(&config.diff_ids) {
             if !self.store.has_layer(diff_id) {
                 self.store
@@ -292,10 +305,8 @@ impl Import<'_> {
                     .map_err(|fault| layer_fault(&reference, &layer.digest, diff_id, fault))?;
             }
         }
-        self.store.put_blob(&config_bytes)?;
-        let digest = self.store.put_blob(manifest_bytes)?;
-        // Last, because it says that all the others are there.
-        self.store.set_reference(&reference, &digest)?;
+        self.store
+            .publish(&reference, manifest_bytes, &config_bytes, claim)?;
         Ok(reference)
     }
 
@@ -348,7 +359,7 @@ impl Import<'_> {
 }
 
 /// `docker save` writes no manifest: this is the one that its parts would have.
-fn manifest_of(config: &Descriptor, layers: &[Descriptor]) -> Vec<u8> {
+pub(super) fn manifest_of(config: &Descriptor, layers: &[Descriptor]) -> Vec<u8> {
     let describe = |media_type: &str, d: &Descriptor| json!({"mediaType": media_type, "digest": d.digest.to_string(), "size": d.size});
     let layer = |d: &Descriptor| describe("application/vnd.oci.image.layer.v1.tar", d);
     let manifest = json!({

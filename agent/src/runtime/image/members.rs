@@ -243,17 +243,18 @@ fn member(header: &tar::Header, extensions: Extensions) -> Result<Member, Archiv
         tar::EntryType::Char | tar::EntryType::Block => MemberKind::Device,
         other => MemberKind::Unknown(other.as_byte()),
     };
-    let id = |given: Option<u64>, in_header: io::Result<u64>, what| {
+    let old = header.as_old();
+    let id = |given: Option<u64>, field: &[u8], in_header: io::Result<u64>, what| {
         given
-            .or(in_header.ok())
+            .or(or_zero(field, in_header))
             .and_then(|id| u32::try_from(id).ok())
             .ok_or_else(|| out_of_range(what))
     };
-    let seconds = || header.mtime().ok().and_then(|s| i64::try_from(s).ok());
+    let seconds = || or_zero(&old.mtime, header.mtime()).and_then(|s| i64::try_from(s).ok());
     Ok(Member {
-        mode: header.mode().map_err(|_| out_of_range("a mode"))? & 0o7777,
-        uid: id(extensions.uid, header.uid(), "a user id")?,
-        gid: id(extensions.gid, header.gid(), "a group id")?,
+        mode: or_zero(&old.mode, header.mode()).ok_or_else(|| out_of_range("a mode"))? & 0o7777,
+        uid: id(extensions.uid, &old.uid, header.uid(), "a user id")?,
+        gid: id(extensions.gid, &old.gid, header.gid(), "a group id")?,
         mtime: extensions
             .mtime
             .or(seconds().map(|s| (s, 0)))
@@ -262,6 +263,12 @@ fn member(header: &tar::Header, extensions: Extensions) -> Result<Member, Archiv
         kind,
         path,
     })
+}
+
+/// What a header's field says. Writers that don't care leave it empty, which stands for 0.
+fn or_zero<N: Default>(field: &[u8], read: io::Result<N>) -> Option<N> {
+    let is_empty = field.iter().all(|b| matches!(b, 0 | b' '));
+    if is_empty { Some(N::default()) } else { read.ok() }
 }
 
 fn number<N: std::str::FromStr>(text: &[u8]) -> Result<N, ArchiveFault> {

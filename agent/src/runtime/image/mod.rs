@@ -6,50 +6,80 @@
 //!
 //! | file | owns |
 //! |---|---|
-//! | `reference` | mirrors and credentials: where an image is asked for |
-//! | `registry` | the way there and back, with retries |
-//! | `pull` | one image's manifest, configuration and layers |
-//! | `import` | the same from an archive |
+//! | `reference`, `credentials`, `transport` | where an image is asked for, as whom and how |
+//! | `registry`, `attempts` | the way there and back, with retries |
+//! | `connection`, `download`, `fault` | one place that is asked; one blob, resumed where it broke off |
+//! | `pull`, `progress` | one image's manifest, configuration and layers, and how far they are |
+//! | `import`, `export` | images from and to an archive |
 //! | `manifest`, `digest` | what the documents say, pure |
 //! | `members`, `unpack` | a layer's archive to a directory, safe against its maker |
+//! | `recipe` | the way back |
 //! | `store` | what is on disk |
+//! | `memory`, `usage` | what is known of it, and who uses it |
+//! | `collect` | what is removed, and when |
 //! | `flight` | one piece of work for many callers |
 
+mod attempts;
+mod collect;
+mod connection;
+mod credentials;
 mod digest;
+mod download;
 mod error;
+mod export;
+mod fault;
 mod flight;
 mod import;
 mod manifest;
 mod members;
+mod memory;
+mod progress;
 mod pull;
+mod recipe;
 mod reference;
 mod registry;
 mod store;
+mod transport;
 mod unpack;
+mod usage;
 
+pub use collect::{CollectPolicy, Removed};
+pub use credentials::{CredentialFault, Credentials};
 pub use digest::DigestFault;
 pub use error::{EndpointFailure, ImageError, ImportFault};
+pub use export::ArchiveFormat;
+pub use fault::Fault;
 pub use manifest::{ImageConfig, ManifestFault};
 pub use members::ArchiveFault;
-pub use reference::{Credentials, Mirror, RegistryConfig};
-pub use registry::Fault;
+pub use progress::Progress;
+pub use recipe::RecipeFault;
+pub use reference::{Mirror, RegistryConfig};
+pub use transport::{RegistryTransport, Transport};
 pub use unpack::UnpackFault;
 
 use digest::Digest;
 use flight::Flights;
-use futures::FutureExt;
+use futures::future::{BoxFuture, Shared};
+use futures::{FutureExt, StreamExt, stream};
 use manifest::{Document, read_configuration, read_document};
+use memory::Images;
 use proto::image::ImageName;
 use pull::{Puller, blocking, guarded};
 use registry::Registry;
-use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::task::{Context, Poll};
+use std::time::{Duration, SystemTime};
 use store::Store;
+use tokio::sync::watch;
 
 /// All of a pull, retries counted: what the contract promises.
 const PULL_TIMEOUT: Duration = Duration::from_secs(600);
+/// Pulling ahead has time, and sandboxes that wait for an image go first.
+const PRE_PULLS_AT_ONCE: usize = 2;
+/// A disk fills up within minutes, not seconds, and each pull looks for itself.
+const TIDY_EVERY: Duration = Duration::from_secs(60);
 
 /// An image that is on this node, whole.
 #[derive(Debug, PartialEq, Eq)]
@@ -63,7 +93,66 @@ pub struct Image {
     pub config: ImageConfig,
 }
 
+/// An image as a list shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listed {
+    pub reference: String,
+    /// `sha256:...` of the manifest for this node's platform.
+    pub digest: String,
+    pub layers: usize,
+    /// On disk, unpacked; what images share is counted for each.
+    pub bytes: u64,
+    pub used: SystemTime,
+    /// By a sandbox: it can't be removed.
+    pub in_use: bool,
+}
+
+/// When a registry is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ask {
+    /// Where no image of this name is on the node.
+    IfMissing,
+    /// Also where one is: it may have a newer one.
+    Always,
+}
+
+/// A wish for an image, under way while it is polled: a future of the image.
+pub struct Pull {
+    progress: watch::Receiver<Progress>,
+    image: PullWork,
+}
+
+enum PullWork {
+    Present(Option<Arc<Image>>),
+    Shared(Shared<BoxFuture<'static, Result<Arc<Image>, ImageError>>>),
+}
+
+impl Pull {
+    /// How far it is, now and with every change; changes come some four times a second at most.
+    #[must_use]
+    pub fn progress(&self) -> watch::Receiver<Progress> {
+        self.progress.clone()
+    }
+}
+
+impl Future for Pull {
+    type Output = Result<Arc<Image>, ImageError>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        match &mut self.image {
+            PullWork::Present(image) => match image.take() {
+                Some(image) => Poll::Ready(Ok(image)),
+                None => Poll::Pending,
+            },
+            PullWork::Shared(work) => work.poll_unpin(context),
+        }
+    }
+}
+
 /// The images of this node. Cheap to clone; clones share everything.
+///
+/// Who holds an [`Arc<Image>`] that it has got from here holds a lease: the image's layers are not collected, whatever
+/// becomes of its name. Layers that are mounted are not collected either, so that a lease need not outlive the mount.
 #[derive(Clone)]
 pub struct ImageStore {
     inner: Arc<Inner>,
@@ -72,9 +161,9 @@ pub struct ImageStore {
 struct Inner {
     store: Arc<Store>,
     puller: Arc<Puller>,
-    /// By reference.
-    images: Mutex<HashMap<String, Arc<Image>>>,
-    pulls: Flights<Result<Arc<Image>, ImageError>>,
+    images: Mutex<Images>,
+    pulls: Flights<Result<Arc<Image>, ImageError>, watch::Receiver<Progress>>,
+    policy: CollectPolicy,
 }
 
 impl ImageStore {
@@ -84,13 +173,30 @@ impl ImageStore {
     /// # Errors
     /// [`ImageError::InUse`] where another process has it open, [`ImageError::Store`] where it can't be made.
     pub fn open(root: impl AsRef<Path>, config: RegistryConfig) -> Result<Self, ImageError> {
+        Self::open_with(root, config, CollectPolicy::default())
+    }
+
+    /// The same, with a policy of one's own for collecting images.
+    ///
+    /// # Errors
+    /// Those of [`Self::open`].
+    pub fn open_with(
+        root: impl AsRef<Path>,
+        config: RegistryConfig,
+        policy: CollectPolicy,
+    ) -> Result<Self, ImageError> {
         let store = Arc::new(Store::open(root.as_ref())?);
         let puller = Arc::new(Puller::new(store.clone(), Registry::new(config)));
+        let mut policy = policy;
+        for name in &mut policy.keep {
+            *name = ImageName::parse(name).map_err(ImageError::Reference)?.to_string();
+        }
         let inner = Inner {
             store,
             puller,
             images: Mutex::default(),
             pulls: Flights::new(),
+            policy,
         };
         Ok(Self {
             inner: Arc::new(inner),
@@ -103,22 +209,59 @@ impl ImageStore {
     /// # Errors
     /// [`ImageError`], which names the image, who was asked for it, and what to do.
     pub async fn ensure(&self, image: &str) -> Result<Arc<Image>, ImageError> {
+        self.fetch(image, Ask::IfMissing)?.await
+    }
+
+    /// The same with a choice, and with a view of how far it is.
+    ///
+    /// # Errors
+    /// [`ImageError::Reference`] at once; all others when it is awaited.
+    pub fn fetch(&self, image: &str, ask: Ask) -> Result<Pull, ImageError> {
         let name = ImageName::parse(image).map_err(ImageError::Reference)?;
         let reference = name.to_string();
-        if let Some(image) = self.inner.present(&reference) {
-            return Ok(image);
+        if ask == Ask::IfMissing
+            && let Some(image) = self.inner.present(&reference)
+        {
+            return Ok(Pull {
+                progress: watch::channel(Progress::default()).1,
+                image: PullWork::Present(Some(image)),
+            });
         }
         let inner = self.inner.clone();
-        let work = || guarded(reference.clone(), inner.provide(name)).boxed();
-        self.inner.pulls.join(&reference, work).await
+        // Who asks for what is new does not join who is content with what is there.
+        let key = format!("{reference} {ask:?}");
+        let start = || {
+            let (tell, progress) = watch::channel(Progress::default());
+            let work = guarded(reference, inner.provide(name, ask, tell));
+            (progress, work.boxed())
+        };
+        let (progress, work) = self.inner.pulls.join(&key, start);
+        Ok(Pull {
+            progress,
+            image: PullWork::Shared(work),
+        })
+    }
+
+    /// Brings images to this node ahead of their use, a few at a time. Gives those that did not come.
+    pub async fn pre_pull(&self, images: &[String]) -> Vec<(String, ImageError)> {
+        let pulls = images.iter().map(|image| async move {
+            let pulled = self.ensure(image).await;
+            pulled.err().map(|error| (image.clone(), error))
+        });
+        let pulls: Vec<_> = pulls.collect();
+        stream::iter(pulls)
+            .buffer_unordered(PRE_PULLS_AT_ONCE)
+            .filter_map(std::future::ready)
+            .collect()
+            .await
     }
 
     /// The references of all images in the folder `root`, sorted; also while another process has it open.
     ///
     /// # Errors
     /// [`ImageError::Store`] where the folder can't be listed.
-    pub fn list(root: &Path) -> Result<Vec<String>, ImageError> {
-        store::references(root)
+    pub fn names(root: &Path) -> Result<Vec<String>, ImageError> {
+        store::names(root)
     }
 
     /// Takes in the images of an archive: an OCI image layout or the work of `docker save`, plain or
@@ -132,22 +275,130 @@ impl ImageStore {
             let references = import::import(&inner.store, &path)?;
             for reference in &references {
                 // Read anew by who asks next.
-                inner.known().remove(reference);
+                inner.images().forget(reference);
             }
             Ok(references)
         })
         .await
     }
+
+    /// Writes images to an archive that others can read, and [`Self::import`]. Their configurations, and thereby what
+    /// Docker calls their ids, stay the same; their manifests don't, as layers are written without compression. Gives the
+    /// archive's size in bytes. What was at `archive` is replaced once all is written.
+    ///
+    /// # Errors
+    /// [`ImageError::NotHere`], and [`ImageError::Export`] where a layer can't be made again.
+    pub async fn export(
+        &self,
+        images: &[String],
+        format: ArchiveFormat,
+        archive: &Path,
+    ) -> Result<u64, ImageError> {
+        // Leases, for as long as it takes.
+        let held = self.held_all(images).await?;
+        let (inner, path) = (self.inner.clone(), archive.to_owned());
+        blocking(archive.display().to_string(), move || {
+            export::export(&inner.store, &held, format, &path)
+        })
+        .await
+    }
+
+    /// All images, by name. Adds up the sizes of all files, which takes a while on a cold disk.
+    ///
+    /// # Errors
+    /// [`ImageError::Store`].
+    pub async fn list(&self) -> Result<Vec<Listed>, ImageError> {
+        let inner = self.inner.clone();
+        blocking("the list of images".to_owned(), move || inner.list()).await
+    }
+
+    /// Removes images by name, and what only they needed.
+    ///
+    /// # Errors
+    /// [`ImageError::NotHere`] and [`ImageError::Used`]; then none is removed.
+    pub async fn remove(&self, images: &[String]) -> Result<Removed, ImageError> {
+        let names = normalised(images)?;
+        let inner = self.inner.clone();
+        blocking(names.join(", "), move || inner.remove(&names)).await
+    }
+
+    /// Removes all images that are not in use and were not used for `unused_for`, except those that the policy keeps.
+    ///
+    /// # Errors
+    /// [`ImageError::Store`].
+    pub async fn prune(&self, unused_for: Duration) -> Result<Removed, ImageError> {
+        let inner = self.inner.clone();
+        blocking("unused images".to_owned(), move || {
+            inner.prune(unused_for, &inner.policy.keep)
+        })
+        .await
+    }
+
+    /// Does now what the policy for collecting says. A pull makes room for itself where the disk is full.
+    ///
+    /// # Errors
+    /// [`ImageError::Store`].
+    pub async fn tidy(&self) -> Result<Removed, ImageError> {
+        let inner = self.inner.clone();
+        let removed = blocking("unused images".to_owned(), move || inner.tidy(&inner.policy)).await?;
+        removed.tell();
+        Ok(removed)
+    }
+
+    /// Calls [`Self::tidy`] once a minute, for ever.
+    pub async fn keep_tidy(&self) {
+        let mut turn = tokio::time::interval(TIDY_EVERY);
+        turn.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            turn.tick().await;
+            if let Err(error) = self.tidy().await {
+                tracing::warn!(%error, "cannot collect images");
+            }
+        }
+    }
+
+    /// The images, which must be here.
+    async fn held_all(&self, images: &[String]) -> Result<Vec<Arc<Image>>, ImageError> {
+        let mut held = Vec::new();
+        for image in normalised(images)? {
+            let found = self.inner.clone().read(image.clone()).await?;
+            held.push(found.ok_or(ImageError::NotHere { image })?);
+        }
+        Ok(held)
+    }
+}
+
+fn normalised(images: &[String]) -> Result<Vec<String>, ImageError> {
+    let normal = |image: &String| ImageName::parse(image).map(|name| name.to_string());
+    images
+        .iter()
+        .map(normal)
+        .collect::<Result<_, _>>()
+        .map_err(ImageError::Reference)
 }
 
 impl Inner {
-    async fn provide(self: Arc<Self>, name: ImageName) -> Result<Arc<Image>, ImageError> {
+    async fn provide(
+        self: Arc<Self>,
+        name: ImageName,
+        ask: Ask,
+        progress: watch::Sender<Progress>,
+    ) -> Result<Arc<Image>, ImageError> {
         let reference = name.to_string();
-        if let Some(image) = self.clone().read(reference.clone()).await? {
+        if ask == Ask::IfMissing
+            && let Some(image) = self.clone().read(reference.clone()).await?
+        {
             return Ok(image);
         }
         tracing::info!(image = reference, "pulling");
-        let pull = self.puller.clone().pull(name).boxed();
+        let inner = self.clone();
+        // A disk that is full now would fail the pull.
+        let room = blocking(reference.clone(), move || inner.make_room(&inner.policy)).await;
+        room.map_or_else(
+            |error| tracing::warn!(%error, "cannot make room for an image"),
+            |removed| removed.tell(),
+        );
+        let pull = self.puller.clone().pull(name, progress).boxed();
         let digest = tokio::time::timeout(PULL_TIMEOUT, pull)
             .await
             .map_err(|_| ImageError::Timeout {
@@ -164,46 +415,92 @@ impl Inner {
     /// The image from disk, if it is there and whole.
     async fn read(self: Arc<Self>, reference: String) -> Result<Option<Arc<Image>>, ImageError> {
         blocking(reference.clone(), move || {
+            // Nothing is collected between being found and being leased.
+            let _steady = self.store.steady();
             let Some(image) = load(&self.store, &reference) else {
                 return Ok(None);
             };
-            let image = Arc::new(image);
-            self.known().insert(reference, image.clone());
-            Ok(Some(image))
+            self.store.touch(&reference);
+            Ok(Some(self.images().keep(image)))
         })
         .await
     }
 
     /// The image from memory, unless somebody has removed a layer meanwhile.
     fn present(&self, reference: &str) -> Option<Arc<Image>> {
-        let image = self.known().get(reference).cloned()?;
-        image.layers.iter().all(|layer| layer.is_dir()).then_some(image)
+        let (image, is_noted) = self.images().get(reference)?;
+        if !image.layers.iter().all(|layer| layer.is_dir()) {
+            return None;
+        }
+        if !is_noted {
+            self.store.touch(reference);
+        }
+        Some(image)
     }
 
-    fn known(&self) -> MutexGuard<'_, HashMap<String, Arc<Image>>> {
+    fn images(&self) -> MutexGuard<'_, Images> {
         self.images.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    fn list(&self) -> Result<Vec<Listed>, ImageError> {
+        let usage = self.images().usage()?;
+        let mut sizes = std::collections::HashMap::new();
+        let listed = self.survey(&usage)?.into_iter().filter_map(|known| {
+            let parts = parts(&self.store, &known.reference.manifest)?;
+            let mut size = |layer: &Digest| {
+                let measure = || collect::size(&self.store.layer(layer));
+                *sizes.entry(layer.clone()).or_insert_with(measure)
+            };
+            Some(Listed {
+                digest: known.reference.manifest.to_string(),
+                layers: parts.layers.len(),
+                bytes: stack(&parts.layers).into_iter().map(&mut size).sum(),
+                used: known.reference.used,
+                in_use: known.in_use,
+                reference: known.reference.name,
+            })
+        });
+        Ok(listed.collect())
+    }
+}
+
+/// What a manifest in the store leads to.
+struct Parts {
+    config: Digest,
+    image: ImageConfig,
+    /// Plain archives' digests, lowest first.
+    layers: Vec<Digest>,
+}
+
+/// `None` where a document is missing or damaged.
+fn parts(store: &Store, manifest: &Digest) -> Option<Parts> {
+    let Document::Manifest(manifest) = read_document(&store.blob(manifest)?).ok()? else {
+        return None;
+    };
+    let config = store.blob(&manifest.config.digest)?;
+    let read = read_configuration(&config, manifest.layers.len()).ok()?;
+    Some(Parts {
+        config: manifest.config.digest,
+        image: read.config,
+        layers: read.diff_ids,
+    })
 }
 
 /// `None` where a part is missing or damaged: then it is pulled again.
 fn load(store: &Store, reference: &str) -> Option<Image> {
     let digest = store.resolve(reference)?;
-    let Document::Manifest(manifest) = read_document(&store.blob(&digest)?).ok()? else {
-        return None;
-    };
-    let config = store.blob(&manifest.config.digest)?;
-    let config = read_configuration(&config, manifest.layers.len()).ok()?;
-    if !config.diff_ids.iter().all(|diff_id| store.has_layer(diff_id)) {
+    let parts = parts(store, &digest)?;
+    if !parts.layers.iter().all(|diff_id| store.has_layer(diff_id)) {
         return None;
     }
     Some(Image {
         reference: reference.to_owned(),
         digest: digest.to_string(),
-        layers: stack(&config.diff_ids)
+        layers: stack(&parts.layers)
             .into_iter()
             .map(|diff_id| store.layer(diff_id))
             .collect(),
-        config: config.config,
+        config: parts.image,
     })
 }
 
@@ -218,3 +515,6 @@ fn stack(diff_ids: &[Digest]) -> Vec<&Digest> {
         .map(|(_, diff_id)| diff_id)
         .collect()
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,13 +6,15 @@ use super::flight::Flights;
 use super::manifest::{
     Configuration, Descriptor, Document, Manifest, ManifestFault, read_configuration, read_document,
 };
+use super::progress::{Meter, Progress};
 use super::reference::Endpoint;
 use super::registry::Registry;
 use super::store::{LayerFault, Store};
 use futures::{FutureExt, StreamExt, TryStreamExt, stream};
 use proto::image::ImageName;
 use std::sync::Arc;
-use tokio::sync::Semaphore;
+use std::time::Duration;
+use tokio::sync::{Semaphore, watch};
 use tokio_util::task::AbortOnDropHandle;
 
 /// Layers downloaded and unpacked at a time, of all images: more only compete for the disk. Docker has 3.
@@ -20,11 +22,14 @@ const LAYERS_AT_ONCE: usize = 4;
 /// An index may point to an index; nobody goes further.
 const MAX_HOPS: usize = 3;
 
+/// How often who waits is told how far a pull is: faster than a person reads, and slow enough to cost nothing.
+const TOLD_EVERY: Duration = Duration::from_millis(250);
+
 /// What pulls share.
 pub(super) struct Puller {
     store: Arc<Store>,
     registry: Registry,
-    layers: Flights<Result<(), ImageError>>,
+    layers: Flights<Result<(), ImageError>, Arc<Meter>>,
     slots: Semaphore,
 }
 
@@ -42,24 +47,35 @@ impl Puller {
     /// name leads to it.
     ///
     /// # Errors
-    /// [`ImageError`]; the layers that were complete by then stay.
-    pub(super) async fn pull(self: Arc<Self>, name: ImageName) -> Result<Digest, ImageError> {
-        let endpoints = Arc::new(self.registry.endpoints(&name));
+    /// [`ImageError`]; the layers that were complete by then stay, until they are collected.
+    pub(super) async fn pull(
+        self: Arc<Self>,
+        name: ImageName,
+        progress: watch::Sender<Progress>,
+    ) -> Result<Digest, ImageError> {
+        let endpoints = Arc::new(self.registry.endpoints(&name)?);
         let image = name.to_string();
         let (manifest_bytes, manifest) = self.manifest(&name, &endpoints).await?;
         let config_bytes = self.document(&name, &endpoints, &manifest.config).await?;
         let config = read_configuration(&config_bytes, manifest.layers.len())
             .map_err(|fault| unusable(&image, "its configuration", fault))?;
-        self.clone().layers(&name, &endpoints, &manifest, &config).await?;
+        // From before it is looked whether they are there until the name leads to them.
+        let claim = self.store.claim(&config.diff_ids);
+        let layers = self
+            .clone()
+            .layers(&name, &endpoints, &manifest, &config, &progress);
+        layers.boxed().await?;
         let store = self.store.clone();
         blocking(image.clone(), move || {
-            store.put_blob(&config_bytes)?;
-            let digest = store.put_blob(&manifest_bytes)?;
-            // Last, because it says that all the others are there.
-            store.set_reference(&image, &digest)?;
-            Ok(digest)
+            store.publish(&image, &manifest_bytes, &config_bytes, claim)
         })
         .await
+    }
+
+    /// As if all tokens had run out.
+    #[cfg(test)]
+    pub(super) fn spoil_grants(&self) {
+        self.registry.spoil_grants();
     }
 
     async fn manifest(
@@ -93,7 +109,7 @@ impl Puller {
         let file = self.store.incoming();
         let image = name.to_string();
         self.registry
-            .blob(name, endpoints, wanted, file.path())
+            .blob(name, endpoints, wanted, file.path(), &Meter::default())
             .await
             .map_err(|f| failed(&image, f))?;
         tokio::fs::read(file.path())
@@ -107,27 +123,49 @@ impl Puller {
         endpoints: &Arc<Vec<Endpoint>>,
         manifest: &Manifest,
         config: &Configuration,
+        progress: &watch::Sender<Progress>,
     ) -> Result<(), ImageError> {
-        let layers = manifest
-            .layers
-            .iter()
-            .cloned()
-            .zip(config.diff_ids.iter().cloned());
-        let pulls = layers
-            .filter(|(_, diff_id)| !self.store.has_layer(diff_id))
-            .map(|(layer, diff_id)| {
-                let (puller, name, endpoints) = (self.clone(), name.clone(), endpoints.clone());
-                let key = diff_id.to_string();
-                // The same layer of two images is pulled once.
-                self.layers.join(&key, move || {
-                    puller.layer(name, endpoints, layer, diff_id).boxed()
-                })
+        let layers = manifest.layers.iter().zip(&config.diff_ids);
+        let mut tally = Tally::default();
+        let mut pulls = Vec::new();
+        for (layer, diff_id) in layers {
+            tally.all.layers += 1;
+            tally.all.bytes += layer.size;
+            if self.store.has_layer(diff_id) {
+                tally.all.layers_done += 1;
+                tally.all.bytes_done += layer.size;
+                continue;
+            }
+            let (puller, name, endpoints) = (self.clone(), name.clone(), endpoints.clone());
+            let (layer, diff_id) = (layer.clone(), diff_id.clone());
+            let (size, key) = (layer.size, diff_id.to_string());
+            // The same layer of two images is pulled once.
+            let (meter, pull) = self.layers.join(&key, move || {
+                let meter = Arc::new(Meter::default());
+                let work = puller.layer(name, endpoints, layer, diff_id, meter.clone());
+                (meter, work.boxed())
             });
-        let pulls: Vec<_> = pulls.collect();
-        stream::iter(pulls)
+            tally.meters.push((meter, size));
+            pulls.push(pull);
+        }
+        let all = stream::iter(pulls)
             .buffer_unordered(LAYERS_AT_ONCE)
-            .try_collect()
-            .await
+            .try_collect::<()>();
+        tokio::pin!(all);
+        let mut tell = tokio::time::interval(TOLD_EVERY);
+        loop {
+            tokio::select! {
+                biased;
+                done = &mut all => {
+                    progress.send_replace(tally.now());
+                    return done;
+                }
+                _ = tell.tick() => {
+                    let now = tally.now();
+                    progress.send_if_modified(|told| std::mem::replace(told, now) != now);
+                }
+            }
+        }
     }
 
     async fn layer(
@@ -136,22 +174,47 @@ impl Puller {
         endpoints: Arc<Vec<Endpoint>>,
         layer: Descriptor,
         diff_id: Digest,
+        meter: Arc<Meter>,
     ) -> Result<(), ImageError> {
         let image = name.to_string();
         // Never closed.
         let _slot = self.slots.acquire().await;
         let file = self.store.incoming();
         self.registry
-            .blob(&name, &endpoints, &layer, file.path())
+            .blob(&name, &endpoints, &layer, file.path(), &meter)
             .await
             .map_err(|f| failed(&image, f))?;
         let store = self.store.clone();
         blocking(image.clone(), move || {
+            // Also where the waiting ends and this goes on.
+            let _claim = store.claim(std::slice::from_ref(&diff_id));
             store
                 .add_layer(file.path(), &diff_id)
-                .map_err(|fault| layer_fault(&image, &layer.digest, &diff_id, fault))
+                .map_err(|fault| layer_fault(&image, &layer.digest, &diff_id, fault))?;
+            meter.finish();
+            Ok(())
         })
         .await
+    }
+}
+
+/// What a pull is about to get, and what it had.
+#[derive(Default)]
+struct Tally {
+    /// What is there counts as done.
+    all: Progress,
+    /// Of what is not there, with its size.
+    meters: Vec<(Arc<Meter>, u64)>,
+}
+
+impl Tally {
+    fn now(&self) -> Progress {
+        let mut now = self.all;
+        for (meter, size) in &self.meters {
+            now.bytes_done += meter.received().min(*size);
+            now.layers_done += u64::from(meter.is_finished());
+        }
+        now
     }
 }
 

@@ -1,11 +1,13 @@
-//! Where an image is fetched from: its mirrors in order, then its own registry.
+//! Where an image is fetched from: its mirrors in order, then its own registry; and as whom.
 
+use super::credentials::{Credentials, KnownCredentials};
 use super::error::ImageError;
+use super::transport::Transport;
 use oci_client::Reference;
 use oci_client::secrets::RegistryAuth;
 use proto::image::ImageName;
 use std::collections::BTreeMap;
-use std::fmt;
+use std::path::PathBuf;
 use std::str::FromStr;
 
 /// Docker Hub goes by one name and answers under another.
@@ -16,23 +18,13 @@ const DOCKER_HUB: (&str, &str) = ("docker.io", "index.docker.io");
 pub struct RegistryConfig {
     /// Tried in order before the registry itself.
     pub mirrors: Vec<Mirror>,
-    /// By registry or mirror, as in an image's name: `docker.io`, `10.0.0.1:5000`.
+    /// By registry or mirror, as in an image's name: `docker.io`, `10.0.0.1:5000`; perhaps with the beginning of a
+    /// path in it, `quay.io/team`. Of several the longest counts. In front of those in `docker_config`.
     pub credentials: BTreeMap<String, Credentials>,
-}
-
-/// For a registry that asks who is there.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Credentials {
-    pub username: String,
-    pub password: String,
-}
-
-impl fmt::Debug for Credentials {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Credentials")
-            .field("username", &self.username)
-            .finish_non_exhaustive()
-    }
+    /// What `docker login` writes, read anew for each pull, so that it may change.
+    pub docker_config: Option<PathBuf>,
+    /// By registry or mirror; [`Transport::Tls`] for those that are not named. A mirror's `http://` goes first.
+    pub transports: BTreeMap<String, Transport>,
 }
 
 /// Another place for the images of one registry: `docker.io=http://10.88.0.1:5000`.
@@ -104,10 +96,10 @@ impl FromStr for Mirror {
 pub(super) struct Endpoint {
     /// As `https://host:port`.
     pub(super) url: String,
-    pub(super) plain: bool,
-    host: String,
-    repository: String,
+    pub(super) transport: Transport,
+    pub(super) repository: String,
     pub(super) auth: RegistryAuth,
+    host: String,
 }
 
 impl Endpoint {
@@ -122,41 +114,59 @@ impl Endpoint {
 }
 
 impl RegistryConfig {
-    /// The places that may have `name`, in the order to try.
-    pub(super) fn endpoints(&self, name: &ImageName) -> Vec<Endpoint> {
+    /// The places that may have `name`, in the order to try. Reads `docker_config`.
+    ///
+    /// # Errors
+    /// [`ImageError::Credentials`].
+    pub(super) fn endpoints(&self, name: &ImageName) -> Result<Vec<Endpoint>, ImageError> {
+        let mut known = KnownCredentials::default();
+        if let Some(path) = &self.docker_config {
+            known = KnownCredentials::read(path).map_err(|fault| ImageError::Credentials {
+                path: path.clone(),
+                fault,
+            })?;
+        }
+        known.prefer(&self.credentials);
         let mirrors = self
             .mirrors
             .iter()
             .filter(|m| m.registry == name.registry)
             .map(|mirror| {
-                self.endpoint(
-                    &mirror.host,
-                    mirror.plain,
-                    &mirror.host,
-                    format!("{}{}", mirror.prefix, name.repository),
-                )
+                let transport = if mirror.plain {
+                    Transport::Plain
+                } else {
+                    self.transport(&mirror.host)
+                };
+                let repository = format!("{}{}", mirror.prefix, name.repository);
+                endpoint(&known, &mirror.host, &mirror.host, transport, repository)
             });
         let host = if name.registry == DOCKER_HUB.0 {
             DOCKER_HUB.1
         } else {
             &name.registry
         };
-        let own = self.endpoint(host, false, &name.registry, name.repository.clone());
-        mirrors.chain([own]).collect()
+        let transport = self.transport(&name.registry);
+        let own = endpoint(&known, host, &name.registry, transport, name.repository.clone());
+        Ok(mirrors.chain([own]).collect())
     }
 
-    fn endpoint(&self, host: &str, plain: bool, known_as: &str, repository: String) -> Endpoint {
-        let auth = match self.credentials.get(known_as) {
-            Some(known) => RegistryAuth::Basic(known.username.clone(), known.password.clone()),
-            None => RegistryAuth::Anonymous,
-        };
-        let scheme = if plain { "http" } else { "https" };
-        Endpoint {
-            url: format!("{scheme}://{host}"),
-            plain,
-            host: host.to_owned(),
-            repository,
-            auth,
-        }
+    fn transport(&self, registry: &str) -> Transport {
+        self.transports.get(registry).cloned().unwrap_or_default()
+    }
+}
+
+fn endpoint(
+    known: &KnownCredentials,
+    host: &str,
+    known_as: &str,
+    transport: Transport,
+    repository: String,
+) -> Endpoint {
+    Endpoint {
+        url: format!("{}://{host}", transport.scheme()),
+        auth: known.of(known_as, &repository),
+        transport,
+        repository,
+        host: host.to_owned(),
     }
 }

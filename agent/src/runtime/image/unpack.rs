@@ -5,6 +5,7 @@
 //! be understood is refused. Called by [`super::store`] with a fresh directory.
 
 use super::members::{ArchiveFault, Limits, Member, MemberKind, for_each};
+use super::recipe::{RecipeWriter, Recording};
 use crate::runtime::rooted::{Place, Root, clean, is};
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag};
@@ -13,8 +14,9 @@ use nix::sys::stat::{
 };
 use nix::sys::time::TimeSpec;
 use nix::unistd::{Gid, Uid, fchown, fchownat, linkat, mkfifoat, symlinkat};
+use std::cell::RefCell;
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -58,19 +60,42 @@ pub enum UnpackFault {
     Content { path: PathBuf, source: io::Error },
 }
 
-/// Unpacks `archive`, not compressed, in the empty directory `target`.
+/// Unpacks `archive`, not compressed, in the empty directory `target`, and gives `recipe` what is needed to make it again.
 ///
 /// # Errors
 /// [`UnpackFault`]; what was written by then stays, for the caller to remove.
-pub(super) fn unpack(archive: impl Read, target: &Path, limits: Limits) -> Result<(), UnpackFault> {
+pub(super) fn unpack<W: Write>(
+    archive: impl Read,
+    target: &Path,
+    limits: Limits,
+    recipe: RecipeWriter<W>,
+) -> Result<RecipeWriter<W>, UnpackFault> {
     let root = Root::open(target).map_err(|source| fault("open", target, source))?;
     let mut layer = Layer {
         root,
         folders: Vec::new(),
         folder_names: 0,
     };
-    for_each(archive, limits, |member, content| layer.add(&member, content))?;
-    layer.finish()
+    let recipe = RefCell::new(recipe);
+    let recording = Recording {
+        archive,
+        recipe: &recipe,
+    };
+    for_each(recording, limits, |member, content| {
+        if member.kind == MemberKind::File
+            && let Some(path) = clean(&member.path)
+        {
+            recipe.borrow_mut().enter(&path);
+        }
+        layer.add(&member, content)?;
+        let left = recipe.borrow_mut().leave();
+        left.map_err(|source| UnpackFault::Content {
+            path: member.path,
+            source,
+        })
+    })?;
+    layer.finish()?;
+    Ok(recipe.into_inner())
 }
 
 struct Layer {

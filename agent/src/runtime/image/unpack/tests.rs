@@ -78,8 +78,9 @@ fn unpacked(parts: &[Vec<u8>]) -> (TempDir, Result<(), UnpackFault>) {
     fs::write(outside.path().join("witness"), "untouched").expect("written");
     let mut archive = parts.concat();
     archive.extend_from_slice(&[0; 1024]);
-    let result = unpack(archive.as_slice(), &outside.path().join("layer"), SMALL);
-    (outside, result)
+    let recipe = RecipeWriter::new(io::sink());
+    let result = unpack(archive.as_slice(), &outside.path().join("layer"), SMALL, recipe);
+    (outside, result.map(|_| ()))
 }
 
 #[track_caller]
@@ -142,6 +143,24 @@ fn files_keep_content_mode_owner_and_time() {
     assert!(fifo.file_type().is_fifo());
     assert_eq!(fifo.mode() & 0o7777, 0o622);
     assert_eq!(fs::metadata(at.join("bin")).expect("bin").mode() & 0o7777, 0o755);
+}
+
+/// Programs that build archives in memory leave out what does not matter to them.
+#[test]
+fn empty_fields_of_a_header_are_zero() {
+    let bare = described("bare", tar::EntryType::Regular, "", b"x", |h| {
+        let old = h.as_old_mut();
+        old.uid = [0; 8];
+        old.gid = [b' '; 8];
+        old.mtime = [0; 12];
+        old.mode = [0; 8];
+    });
+    let (_keep, at) = layer(&[bare]);
+    let stat = fs::metadata(at.join("bare")).expect("stat");
+    assert_eq!(
+        (stat.uid(), stat.gid(), stat.mtime(), stat.mode() & 0o7777),
+        (0, 0, 0, 0)
+    );
 }
 
 #[test]
