@@ -1,1 +1,156 @@
-fn main() {}
+//! `sbxorch`: parses the command line, resolves the settings and runs what was asked for.
+
+use anyhow::Context;
+use clap::{Parser, Subcommand};
+use control_plane::config::{Config, LogFormat, Peer, Settings};
+use control_plane::serve;
+use proto::wire::{self, control_client::ControlClient};
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+/// Longer than forming a cluster on slow disks takes.
+const INIT_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A replica of sandboxd's control plane. Without a command it runs until SIGTERM or SIGINT.
+#[derive(Debug, Parser)]
+#[command(name = "sbxorch", version)]
+struct Cli {
+    /// A TOML file with settings; flags and SBX_... variables win over it
+    #[arg(long, env = "SBX_CONFIG", value_name = "FILE", global = true)]
+    config: Option<PathBuf>,
+
+    #[command(flatten)]
+    settings: Settings,
+
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Look at this replica's settings
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Set up a cluster
+    #[command(subcommand)]
+    Cluster(ClusterCommand),
+}
+
+#[derive(Debug, Subcommand)]
+enum ConfigCommand {
+    /// Print the settings in force as a TOML file
+    Print,
+}
+
+#[derive(Debug, Subcommand)]
+enum ClusterCommand {
+    /// Form a new cluster of the running, empty replicas that --initial-cluster lists. Run it once, anywhere
+    Init {
+        /// The replica to ask [default: the first one of --initial-cluster]
+        #[arg(long, value_name = "URL")]
+        server: Option<String>,
+    },
+}
+
+fn main() -> ExitCode {
+    match run(Cli::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // The log may go elsewhere, or not be set up yet: whoever started this reads stderr.
+            writeln!(std::io::stderr(), "sbxorch: {error:#}").ok();
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: Cli) -> anyhow::Result<()> {
+    let settings = match &cli.config {
+        Some(path) => cli.settings.or(Settings::read(path)?),
+        None => cli.settings,
+    };
+    match cli.command {
+        Some(Command::Config(ConfigCommand::Print)) => {
+            let text = settings.or_defaults().to_toml()?;
+            std::io::stdout().write_all(text.as_bytes())?;
+            Ok(())
+        }
+        Some(Command::Cluster(ClusterCommand::Init { server })) => {
+            let members = settings.initial_cluster.unwrap_or_default();
+            runtime()?.block_on(init(server, &members))
+        }
+        None => {
+            log(&settings)?;
+            let config = settings.check()?;
+            runtime()?.block_on(replica(config))
+        }
+    }
+}
+
+fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("cannot start worker threads")
+}
+
+fn log(settings: &Settings) -> anyhow::Result<()> {
+    let settings = settings.clone().or_defaults();
+    let filter = settings.log.unwrap_or_default();
+    let filter = EnvFilter::try_new(&filter).with_context(|| format!("log: `{filter}` is not a filter"))?;
+    let lines = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
+    match settings.log_format.unwrap_or(LogFormat::Human) {
+        LogFormat::Human => lines
+            .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
+            .init(),
+        LogFormat::Json => lines.json().init(),
+    }
+    Ok(())
+}
+
+async fn replica(config: Config) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
+    let stop = async move {
+        let name = tokio::select! {
+            _ = terminate.recv() => "SIGTERM",
+            _ = interrupt.recv() => "SIGINT",
+        };
+        tracing::info!(signal = name, "stopping");
+    };
+    let replica = serve::start(config).await?;
+    tracing::info!(address = %replica.address(), "serving users and agents");
+    replica.run(stop).await?;
+    Ok(())
+}
+
+async fn init(server: Option<String>, members: &[Peer]) -> anyhow::Result<()> {
+    let Some(first) = members.first() else {
+        anyhow::bail!(
+            "which replicas shall form the cluster? List them with --initial-cluster ID=PEER_URL=URL,..."
+        );
+    };
+    let server = server.unwrap_or_else(|| first.endpoint.clone());
+    let channel = tonic::transport::Endpoint::from_shared(server.clone())
+        .with_context(|| format!("`{server}` is no address of a replica"))?
+        .timeout(INIT_TIMEOUT)
+        .connect()
+        .await
+        .with_context(|| format!("cannot reach the replica at {server}"))?;
+    let replicas = members.iter().map(wire::Replica::from).collect();
+    ControlClient::new(channel)
+        .init_cluster(wire::InitClusterRequest { replicas })
+        .await
+        .map_err(|status| anyhow::anyhow!("{server} did not form the cluster: {}", status.message()))?;
+    let size = members.len();
+    writeln!(
+        std::io::stdout(),
+        "cluster of {size} formed; see `sbxctl --server {server} get cluster`"
+    )?;
+    Ok(())
+}

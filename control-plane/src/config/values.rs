@@ -88,6 +88,19 @@ impl From<&Peer> for wire::Member {
     }
 }
 
+/// As `InitCluster` names a member.
+impl From<&Peer> for wire::Replica {
+    fn from(peer: &Peer) -> Self {
+        Self {
+            id: peer.id,
+            endpoint: peer.endpoint.clone(),
+            peer_endpoint: peer.peer_endpoint.clone(),
+            voter: true,
+            ..Self::default()
+        }
+    }
+}
+
 /// How log lines on stderr look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

@@ -373,9 +373,12 @@ fn check_version(
     if there == expected {
         return Ok(());
     }
-    Err(Rejection::conflict(format!(
-        "{id} has changed meanwhile: it has version {there}, not {expected}; read it and try again"
-    )))
+    Err(match expected {
+        0 => Rejection::conflict(format!("{id} is there already")),
+        _ => Rejection::stale(format!(
+            "{id} has changed meanwhile: it has version {there}, not {expected}; read it and try again"
+        )),
+    })
 }
 
 fn answer(result: Result<Response, Rejection>) -> wire::Answer {

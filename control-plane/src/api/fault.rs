@@ -1,0 +1,65 @@
+//! Why a request was not done. Both transports map these and nothing else.
+
+use crate::raft::{InitError, Leader, ProposeError, ReadError};
+use crate::session::RelayError;
+use proto::convert::ConvertError;
+use proto::manifest::Faults;
+use proto::wire;
+
+#[derive(Debug, thiserror::Error)]
+pub enum Fault {
+    #[error("request_id: `{0}` is not a UUID; every write needs a new one, and its retries the same")]
+    RequestId(String),
+    /// What was sent is not what it should be.
+    #[error(transparent)]
+    Convert(#[from] ConvertError),
+    /// A manifest breaks rules, or the cluster's policy.
+    #[error(transparent)]
+    Manifest(#[from] Faults),
+    #[error("{0}")]
+    Invalid(String),
+    #[error("{kind} {id} is not there")]
+    NotFound { kind: &'static str, id: String },
+    /// The cluster has decided against it.
+    #[error("{}", .0.message)]
+    Rejected(wire::Rejected),
+    #[error("this replica does not lead; {}", leader_text(.0.as_ref()))]
+    NotLeader(Option<Leader>),
+    /// It may have taken effect, or may yet.
+    #[error("{0}")]
+    Propose(ProposeError),
+    #[error("no linearizable answer: {0}")]
+    Read(#[from] ReadError),
+    #[error("cannot form the cluster: {0}")]
+    Init(#[from] InitError),
+    #[error("sandbox {0} is on no node, so that nothing of it was ever run")]
+    NotPlaced(String),
+    #[error("logs of sandbox {id}: {source}")]
+    Logs { id: String, source: RelayError },
+    #[error("too slow: changes came faster than they were read; begin again")]
+    Behind,
+    #[error("this replica has caught up from a snapshot, which tells no single changes; begin again")]
+    Reset,
+    #[error("this replica stops; ask another one")]
+    Stopping,
+    /// REST only: the leader, to which the request was handed on, can't be reached.
+    #[error("the leader at {endpoint} cannot be reached: {message}")]
+    Forward { endpoint: String, message: String },
+}
+
+fn leader_text(leader: Option<&Leader>) -> String {
+    match leader {
+        Some(leader) => format!("replica {} at {} does", leader.id, leader.endpoint),
+        None => "which one does is not known at present".to_owned(),
+    }
+}
+
+impl From<ProposeError> for Fault {
+    fn from(error: ProposeError) -> Self {
+        match error {
+            ProposeError::NotLeader { leader } => Self::NotLeader(leader),
+            ProposeError::Rejected(rejected) => Self::Rejected(rejected),
+            error => Self::Propose(error),
+        }
+    }
+}

@@ -1,0 +1,145 @@
+//! The users' service.
+
+use super::Streamed;
+use super::status::status;
+use crate::api::{Api, Fault, Query, Write};
+use crate::session::LogsRelay;
+use proto::convert::ConvertError;
+use proto::object::Kind;
+use proto::status::Phase;
+use proto::wire::{self, control_server::Control};
+use tokio_stream::StreamExt;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status};
+
+pub(super) struct ControlService(pub(super) Api);
+
+type Answer<T> = Result<Response<T>, Status>;
+
+fn kind(value: i32) -> Result<Kind, Fault> {
+    let unknown = |_| ConvertError::Unknown { field: "kind", value };
+    Ok(wire::Kind::try_from(value).map_err(unknown)?.try_into()?)
+}
+
+/// Unspecified: every phase.
+fn phase(value: i32) -> Result<Option<Phase>, Fault> {
+    let unknown = |_| ConvertError::Unknown {
+        field: "phase",
+        value,
+    };
+    match wire::Phase::try_from(value).map_err(unknown)? {
+        wire::Phase::Unspecified => Ok(None),
+        phase => Ok(Some(phase.try_into()?)),
+    }
+}
+
+fn answer<T>(result: Result<T, Fault>) -> Answer<T> {
+    result.map(Response::new).map_err(|fault| status(&fault))
+}
+
+impl ControlService {
+    async fn apply(&self, request: wire::ApplyRequest) -> Result<wire::ApplyResponse, Fault> {
+        let manifest = request
+            .manifest
+            .ok_or(ConvertError::Missing { field: "manifest" })?;
+        let write = if request.replace {
+            Write::Replace
+        } else {
+            Write::Apply
+        };
+        let accepted = self.0.apply(request.request_id, manifest, write).await?;
+        Ok(wire::ApplyResponse {
+            outcome: accepted.outcome,
+            object: accepted.object,
+        })
+    }
+
+    async fn list(&self, request: wire::ListRequest) -> Result<wire::ListResponse, Fault> {
+        let query = Query {
+            labels: request.labels,
+            phase: phase(request.phase)?,
+            ..Query::all(kind(request.kind)?)
+        };
+        let (items, index) = self.0.list(&query, request.stale).await?;
+        Ok(wire::ListResponse { items, index })
+    }
+
+    async fn delete(&self, request: wire::DeleteRequest) -> Result<wire::DeleteResponse, Fault> {
+        let id = request.id.clone();
+        self.0
+            .delete(request.request_id, kind(request.kind)?, request.id, request.force)
+            .await?;
+        Ok(wire::DeleteResponse { id })
+    }
+
+    async fn watch(&self, request: wire::WatchRequest) -> Result<Streamed<wire::WatchEvent>, Fault> {
+        let query = Query {
+            id: (!request.id.is_empty()).then_some(request.id),
+            labels: request.labels,
+            ..Query::all(kind(request.kind)?)
+        };
+        let events = ReceiverStream::new(self.0.watch(query, 0).await?);
+        Ok(Box::pin(
+            events.map(|event| event.map_err(|fault| status(&fault))),
+        ))
+    }
+}
+
+/// Lines until there are no more, or a status that says why there are none.
+fn lines(sandbox: String, relay: LogsRelay) -> Streamed<wire::LogsChunk> {
+    let lines = futures::stream::unfold(Some((sandbox, relay)), |open| async {
+        let (id, mut relay) = open?;
+        match relay.next().await {
+            Ok(Some(chunk)) => Some((Ok(chunk), Some((id, relay)))),
+            Ok(None) => None,
+            Err(source) => Some((Err(status(&Fault::Logs { id, source })), None)),
+        }
+    });
+    Box::pin(lines)
+}
+
+#[tonic::async_trait]
+impl Control for ControlService {
+    type WatchStream = Streamed<wire::WatchEvent>;
+    type LogsStream = Streamed<wire::LogsChunk>;
+
+    async fn apply(&self, request: Request<wire::ApplyRequest>) -> Answer<wire::ApplyResponse> {
+        answer(self.apply(request.into_inner()).await)
+    }
+
+    async fn get(&self, request: Request<wire::GetRequest>) -> Answer<wire::Object> {
+        let request = request.into_inner();
+        let kind = kind(request.kind).map_err(|fault| status(&fault))?;
+        answer(self.0.get(kind, &request.id, request.stale).await)
+    }
+
+    async fn list(&self, request: Request<wire::ListRequest>) -> Answer<wire::ListResponse> {
+        answer(self.list(request.into_inner()).await)
+    }
+
+    async fn delete(&self, request: Request<wire::DeleteRequest>) -> Answer<wire::DeleteResponse> {
+        answer(self.delete(request.into_inner()).await)
+    }
+
+    async fn watch(&self, request: Request<wire::WatchRequest>) -> Answer<Self::WatchStream> {
+        answer(self.watch(request.into_inner()).await)
+    }
+
+    async fn logs(&self, request: Request<wire::LogsRequest>) -> Answer<Self::LogsStream> {
+        let request = request.into_inner();
+        let sandbox = request.sandbox_id.clone();
+        answer(self.0.logs(request).await.map(|relay| lines(sandbox, relay)))
+    }
+
+    async fn cluster(&self, request: Request<wire::ClusterRequest>) -> Answer<wire::ClusterResponse> {
+        answer(self.0.cluster(request.into_inner().stale).await)
+    }
+
+    async fn init_cluster(
+        &self,
+        request: Request<wire::InitClusterRequest>,
+    ) -> Answer<wire::InitClusterResponse> {
+        let formed = self.0.init(request.into_inner().replicas).await;
+        answer(formed.map(|()| wire::InitClusterResponse {}))
+    }
+}

@@ -1,0 +1,88 @@
+//! What users and agents can ask of a replica. Transports are thin: a question is checked and answered here once,
+//! and said in gRPC and in REST beside each other.
+//!
+//! | module | owns |
+//! |---|---|
+//! | `write` | checks what shall change, and proposes it |
+//! | `read` | linearizable and stale reads; what is filled in where an object is shown |
+//! | `watch` | the present state, then every change |
+//! | `logs` | finds the agent that has the lines |
+//! | `fault` | why a request was not done, for either transport |
+//! | [`grpc`], [`rest`] | the transports, each with its one mapping of faults |
+//!
+//! Holds no state of its own. Called by `serve`.
+
+mod fault;
+pub mod grpc;
+mod logs;
+mod read;
+pub mod rest;
+mod watch;
+mod write;
+
+pub use fault::Fault;
+pub use read::Query;
+pub use write::Write;
+
+use crate::raft::{Leadership, Replica};
+use crate::session::{Liveness, Sessions};
+use proto::wire;
+use tokio_util::sync::CancellationToken;
+
+/// Everything that requests need. Cheap to clone: clones share.
+#[derive(Clone)]
+pub struct Api {
+    replica: Replica,
+    liveness: Liveness,
+    sessions: Sessions,
+    /// Cancelled when the process is to stop: streams without end must end then.
+    stopping: CancellationToken,
+}
+
+impl Api {
+    #[must_use]
+    pub fn new(
+        replica: Replica,
+        liveness: Liveness,
+        sessions: Sessions,
+        stopping: CancellationToken,
+    ) -> Self {
+        Self {
+            replica,
+            liveness,
+            sessions,
+            stopping,
+        }
+    }
+
+    /// Who leads, as far as this replica knows.
+    #[must_use]
+    pub fn leadership(&self) -> Leadership {
+        self.replica.leadership().borrow().clone()
+    }
+
+    /// The replicas, as this one sees them; `stale` where it may be cut off from the others.
+    ///
+    /// # Errors
+    /// [`Fault::Read`] where no quorum answers.
+    pub async fn cluster(&self, stale: bool) -> Result<wire::ClusterResponse, Fault> {
+        if !stale {
+            self.replica.linearize().await?;
+        }
+        Ok(self.replica.cluster())
+    }
+
+    /// Forms a cluster of `members`, this replica included.
+    ///
+    /// # Errors
+    /// [`Fault::Init`]
+    pub async fn init(&self, members: Vec<wire::Replica>) -> Result<(), Fault> {
+        Ok(self.replica.init(members).await?)
+    }
+
+    /// The agents' side.
+    #[must_use]
+    pub fn sessions(&self) -> &Sessions {
+        &self.sessions
+    }
+}

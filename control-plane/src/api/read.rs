@@ -1,0 +1,284 @@
+//! Objects as they are shown: found under a short lock, turned into messages outside of it, and completed with what
+//! is not stored: public names, what is used of nodes, heartbeats.
+
+use super::{Api, Fault};
+use crate::state::State;
+use proto::id::NodeId;
+use proto::object::{External, Kind, Node, Sandbox};
+use proto::spec::Labels;
+use proto::status::Phase;
+use proto::wire::{self, object::Object};
+use std::sync::Arc;
+
+/// Which objects are meant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Query {
+    pub kind: Kind,
+    /// `None`: all of the kind.
+    pub id: Option<String>,
+    /// All must match.
+    pub labels: Labels,
+    /// Of sandboxes.
+    pub phase: Option<Phase>,
+}
+
+/// Part of a list.
+#[derive(Debug)]
+pub struct Page {
+    pub objects: Vec<wire::Object>,
+    /// After which the list goes on; `None`: here it ends.
+    pub next: Option<String>,
+    /// Of the log, as the page shows it.
+    pub index: u64,
+}
+
+/// One object of any kind, shared with the state.
+#[derive(Debug, Clone)]
+pub(super) enum Found {
+    Sandbox(Arc<Sandbox>),
+    Node(Arc<Node>),
+    External(Arc<External>),
+}
+
+/// How a kind is called in messages for people.
+pub(super) fn kind_name(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Sandbox => "sandbox",
+        Kind::Node => "node",
+        Kind::External => "external",
+    }
+}
+
+impl Query {
+    #[must_use]
+    pub fn all(kind: Kind) -> Self {
+        Self {
+            kind,
+            id: None,
+            labels: Labels::new(),
+            phase: None,
+        }
+    }
+
+    #[must_use]
+    pub fn one(kind: Kind, id: impl Into<String>) -> Self {
+        Self {
+            id: Some(id.into()),
+            ..Self::all(kind)
+        }
+    }
+
+    pub(super) fn matches(&self, object: &Found) -> bool {
+        let label = |key: &str| match object {
+            Found::Sandbox(s) => s.labels.get(key).map(String::as_str),
+            Found::Node(n) => n.effective_label(key),
+            Found::External(e) => e.labels.get(key).map(String::as_str),
+        };
+        let in_phase = |wanted| match object {
+            Found::Sandbox(s) => s.status.phase == wanted,
+            Found::Node(_) | Found::External(_) => false,
+        };
+        self.kind == object.kind()
+            && self.id.as_ref().is_none_or(|id| id == object.id())
+            && self.labels.iter().all(|(key, value)| label(key) == Some(value))
+            && self.phase.is_none_or(in_phase)
+    }
+
+    /// All that match, by id.
+    pub(super) fn find(&self, state: &State) -> Vec<Found> {
+        let one = |found: Option<Found>| found.into_iter().filter(|f| self.matches(f)).collect();
+        match (&self.id, self.kind) {
+            (Some(id), Kind::Sandbox) => one(id
+                .parse()
+                .ok()
+                .and_then(|id| state.sandbox(&id).cloned())
+                .map(Found::Sandbox)),
+            (Some(id), Kind::Node) => one(id
+                .parse()
+                .ok()
+                .and_then(|id| state.node(&id).cloned())
+                .map(Found::Node)),
+            (Some(id), Kind::External) => one(id
+                .parse()
+                .ok()
+                .and_then(|id| state.external(&id).cloned())
+                .map(Found::External)),
+            (None, Kind::Sandbox) => self.among(state.sandboxes().cloned().map(Found::Sandbox)),
+            (None, Kind::Node) => self.among(state.nodes().cloned().map(Found::Node)),
+            (None, Kind::External) => self.among(state.externals().cloned().map(Found::External)),
+        }
+    }
+
+    fn among(&self, objects: impl Iterator<Item = Found>) -> Vec<Found> {
+        objects.filter(|object| self.matches(object)).collect()
+    }
+}
+
+impl Found {
+    pub(super) fn kind(&self) -> Kind {
+        match self {
+            Self::Sandbox(_) => Kind::Sandbox,
+            Self::Node(_) => Kind::Node,
+            Self::External(_) => Kind::External,
+        }
+    }
+
+    pub(super) fn id(&self) -> &str {
+        match self {
+            Self::Sandbox(s) => s.id.as_str(),
+            Self::Node(n) => n.id.as_str(),
+            Self::External(e) => e.id.as_str(),
+        }
+    }
+
+    pub(super) fn resource_version(&self) -> u64 {
+        match self {
+            Self::Sandbox(s) => s.resource_version,
+            Self::Node(n) => n.resource_version,
+            Self::External(e) => e.resource_version,
+        }
+    }
+
+    fn message(&self) -> wire::Object {
+        let object = match self {
+            Self::Sandbox(s) => Object::Sandbox(s.as_ref().into()),
+            Self::Node(n) => Object::Node(n.as_ref().into()),
+            Self::External(e) => Object::External(e.as_ref().into()),
+        };
+        wire::Object { object: Some(object) }
+    }
+}
+
+impl Api {
+    /// One object.
+    ///
+    /// # Errors
+    /// [`Fault::NotFound`]; [`Fault::Read`] unless `stale`.
+    pub async fn get(&self, kind: Kind, id: &str, stale: bool) -> Result<wire::Object, Fault> {
+        let (mut objects, _) = self.list(&Query::one(kind, id), stale).await?;
+        objects.pop().ok_or_else(|| Fault::NotFound {
+            kind: kind_name(kind),
+            id: id.to_owned(),
+        })
+    }
+
+    /// All that match, by id, and the index of the log that they show.
+    ///
+    /// # Errors
+    /// [`Fault::Read`] unless `stale`.
+    pub async fn list(&self, query: &Query, stale: bool) -> Result<(Vec<wire::Object>, u64), Fault> {
+        let (found, index) = self.find(query, stale).await?;
+        Ok((self.show(&found), index))
+    }
+
+    /// Those of [`Self::list`] that follow the id `after`, at most `limit`.
+    ///
+    /// # Errors
+    /// [`Fault::Read`] unless `stale`.
+    pub async fn page(
+        &self,
+        query: &Query,
+        after: Option<&str>,
+        limit: usize,
+        stale: bool,
+    ) -> Result<Page, Fault> {
+        let (mut found, index) = self.find(query, stale).await?;
+        if let Some(after) = after {
+            found.drain(..found.partition_point(|object| object.id() <= after));
+        }
+        let more = found.len() > limit;
+        found.truncate(limit);
+        let next = found.last().filter(|_| more).map(|object| object.id().to_owned());
+        Ok(Page {
+            objects: self.show(&found),
+            next,
+            index,
+        })
+    }
+
+    async fn find(&self, query: &Query, stale: bool) -> Result<(Vec<Found>, u64), Fault> {
+        if !stale {
+            self.replica.linearize().await?;
+        }
+        let state = self.replica.replicated().read();
+        Ok((query.find(&state), state.index()))
+    }
+
+    /// Objects as messages, complete.
+    pub(super) fn show(&self, found: &[Found]) -> Vec<wire::Object> {
+        let mut objects: Vec<wire::Object> = found.iter().map(Found::message).collect();
+        self.fill_in(&mut objects);
+        objects
+    }
+
+    /// Completes objects with what is not stored in them.
+    pub(super) fn fill_in(&self, objects: &mut [wire::Object]) {
+        let state = self.replica.replicated().read();
+        for object in objects {
+            match &mut object.object {
+                Some(Object::Sandbox(sandbox)) => {
+                    if let Some(status) = &mut sandbox.status
+                        && let Ok(node) = status.node_name.parse::<NodeId>()
+                    {
+                        status.external = state.external_of(&node).unwrap_or_default().to_owned();
+                    }
+                }
+                Some(Object::Node(node)) => {
+                    if let Ok(id) = node.id.parse::<NodeId>() {
+                        node.external = state.external_of(&id).unwrap_or_default().to_owned();
+                        node.last_heartbeat_ms = self.liveness.last_heartbeat(&id).map_or(0, |at| at.0);
+                        let usage = state.usage(&id);
+                        node.usage = Some(wire::NodeUsage {
+                            cpu_milli: usage.cpu.0,
+                            memory_bytes: usage.memory.0,
+                            sandboxes: usage.sandboxes,
+                        });
+                    }
+                }
+                Some(Object::External(_)) | None => {}
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::session::sample::sandbox;
+
+    #[track_caller]
+    fn check(edit: impl FnOnce(&mut Query), expected: bool) {
+        let mut object = sandbox("s", 1, Phase::Running, Some("n"));
+        object.labels = Labels::from([
+            ("team".to_owned(), "a".to_owned()),
+            ("tier".to_owned(), "1".to_owned()),
+        ]);
+        let mut query = Query::all(Kind::Sandbox);
+        edit(&mut query);
+        assert_eq!(
+            query.matches(&Found::Sandbox(Arc::new(object))),
+            expected,
+            "{query:?}"
+        );
+    }
+
+    fn label(key: &str, value: &str) -> (String, String) {
+        (key.to_owned(), value.to_owned())
+    }
+
+    #[test]
+    fn query_matches_what_has_all_that_it_asks_for() {
+        check(|_| {}, true);
+        check(|q| q.kind = Kind::Node, false);
+        check(|q| q.id = Some("s".to_owned()), true);
+        check(|q| q.id = Some("t".to_owned()), false);
+        check(|q| q.labels.extend([label("team", "a")]), true);
+        check(
+            |q| q.labels.extend([label("team", "a"), label("tier", "2")]),
+            false,
+        );
+        check(|q| q.labels.extend([label("other", "")]), false);
+        check(|q| q.phase = Some(Phase::Running), true);
+        check(|q| q.phase = Some(Phase::Pending), false);
+    }
+}

@@ -1,0 +1,95 @@
+//! From faults to HTTP statuses: the only such place. Every error is `{"error": "..."}`.
+
+use crate::api::Fault;
+use crate::raft::ProposeError;
+use crate::session::RelayError;
+use axum::Json;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use proto::wire::rejected::Code as Rejection;
+use serde::Serialize;
+
+/// An error as it is sent.
+#[derive(Debug)]
+pub(super) struct Refusal {
+    status: StatusCode,
+    error: String,
+    /// Paths of fields that can't be changed.
+    fields: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct Body {
+    error: String,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    fields: Vec<String>,
+}
+
+impl Refusal {
+    pub(super) fn new(status: StatusCode, error: impl Into<String>) -> Self {
+        Self {
+            status,
+            error: error.into(),
+            fields: Vec::new(),
+        }
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        let body = Body {
+            error: self.error,
+            fields: self.fields,
+        };
+        (self.status, Json(body)).into_response()
+    }
+}
+
+impl From<Fault> for Refusal {
+    fn from(fault: Fault) -> Self {
+        let mut refusal = Self::new(status(&fault), fault.to_string());
+        if let Fault::Rejected(rejected) = fault {
+            refusal.fields = rejected.fields;
+        }
+        refusal
+    }
+}
+
+fn status(fault: &Fault) -> StatusCode {
+    match fault {
+        Fault::RequestId(_) | Fault::Convert(_) | Fault::Manifest(_) | Fault::Invalid(_) => {
+            StatusCode::BAD_REQUEST
+        }
+        Fault::NotFound { .. } => StatusCode::NOT_FOUND,
+        Fault::Rejected(rejected) => match rejected.code() {
+            Rejection::NotFound => StatusCode::NOT_FOUND,
+            Rejection::Conflict | Rejection::Stale => StatusCode::CONFLICT,
+            Rejection::Invalid => StatusCode::BAD_REQUEST,
+            Rejection::Unspecified => StatusCode::INTERNAL_SERVER_ERROR,
+        },
+        Fault::Propose(error) => match error {
+            ProposeError::Overloaded { .. } => StatusCode::TOO_MANY_REQUESTS,
+            ProposeError::TooLarge { .. } => StatusCode::BAD_REQUEST,
+            ProposeError::Rejected(_) => StatusCode::CONFLICT,
+            ProposeError::NotLeader { .. } | ProposeError::Unknown { .. } | ProposeError::Stopped => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
+        },
+        Fault::Init(_) | Fault::NotPlaced(_) => StatusCode::CONFLICT,
+        Fault::Logs { source, .. } => match source {
+            RelayError::Away(_)
+            | RelayError::Silent(_)
+            | RelayError::Agent { .. }
+            | RelayError::Broken { .. } => StatusCode::BAD_GATEWAY,
+            RelayError::TooMany => StatusCode::TOO_MANY_REQUESTS,
+            RelayError::Unknown => StatusCode::NOT_FOUND,
+            RelayError::Session(_) => StatusCode::SERVICE_UNAVAILABLE,
+        },
+        Fault::NotLeader(_)
+        | Fault::Read(_)
+        | Fault::Behind
+        | Fault::Reset
+        | Fault::Stopping
+        | Fault::Forward { .. } => StatusCode::SERVICE_UNAVAILABLE,
+    }
+}

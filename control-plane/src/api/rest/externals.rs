@@ -1,0 +1,35 @@
+//! `/api/v1/externals`
+
+use super::Rest;
+use super::body::{self, Params};
+use super::sandboxes::{Answer, ListParams, RemoveParams, ShowParams, delete, one, page, single};
+use crate::api::Write;
+use axum::body::Bytes;
+use axum::extract::{Path, State};
+use axum::http::HeaderMap;
+use proto::object::Kind;
+
+pub(super) async fn apply(State(rest): State<Rest>, headers: HeaderMap, bytes: Bytes) -> Answer {
+    let manifest = body::manifest(Kind::External, &bytes)?;
+    let accepted = rest
+        .api
+        .apply(body::request_id(&headers), manifest, Write::Apply)
+        .await?;
+    single(accepted.object)
+}
+
+pub(super) async fn list(State(rest): State<Rest>, Params(params): Params<ListParams>) -> Answer {
+    page(&rest, Kind::External, params).await
+}
+
+pub(super) async fn show(
+    State(rest): State<Rest>,
+    Path(id): Path<String>,
+    Params(params): Params<ShowParams>,
+) -> Answer {
+    one(&rest, Kind::External, &id, &params).await
+}
+
+pub(super) async fn remove(State(rest): State<Rest>, Path(id): Path<String>, headers: HeaderMap) -> Answer {
+    delete(&rest, Kind::External, id, &headers, &RemoveParams::default()).await
+}

@@ -1,0 +1,88 @@
+//! Hands a request on to the leader, once: a client of any replica needs to know no other. Owns the connections to
+//! leaders.
+
+use super::Rest;
+use super::answer::Refusal;
+use crate::api::Fault;
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::http::{HeaderName, HeaderValue, Uri, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+use std::time::Duration;
+use tokio::time::timeout;
+
+/// A leader that is there accepts at once.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+/// Until the leader begins to answer: longer than it tries to commit.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+/// Set on what was handed on: the next replica answers it, whatever it knows of the leader.
+const FORWARDED: HeaderName = HeaderName::from_static("x-sandboxd-forwarded");
+
+/// Connections to leaders.
+#[derive(Clone)]
+pub(super) struct Leader(Client<HttpConnector, Body>);
+
+impl Default for Leader {
+    fn default() -> Self {
+        let mut connector = HttpConnector::new();
+        connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
+        connector.set_nodelay(true);
+        Self(Client::builder(TokioExecutor::new()).build(connector))
+    }
+}
+
+/// Before handlers that only the leader's can serve.
+pub(super) async fn to_leader(State(rest): State<Rest>, request: Request, next: Next) -> Response {
+    let leadership = rest.api.leadership();
+    if leadership.is_self || request.headers().contains_key(&FORWARDED) {
+        return next.run(request).await;
+    }
+    let Some(leader) = leadership.leader else {
+        return Refusal::from(Fault::NotLeader(None)).into_response();
+    };
+    match rest.leader.forward(&leader.endpoint, request).await {
+        Ok(response) => response,
+        Err(message) => {
+            let endpoint = leader.endpoint;
+            Refusal::from(Fault::Forward { endpoint, message }).into_response()
+        }
+    }
+}
+
+impl Leader {
+    async fn forward(&self, endpoint: &str, mut request: Request) -> Result<Response, String> {
+        let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
+        let uri = format!("{}{path}", endpoint.trim_end_matches('/'));
+        *request.uri_mut() = uri.parse::<Uri>().map_err(|e| format!("`{uri}`: {e}"))?;
+        let headers = request.headers_mut();
+        // Of this connection, not of the request.
+        for name in [
+            header::HOST,
+            header::CONNECTION,
+            header::TRANSFER_ENCODING,
+            header::UPGRADE,
+        ] {
+            headers.remove(name);
+        }
+        headers.insert(FORWARDED, HeaderValue::from_static("1"));
+        *request.version_mut() = axum::http::Version::HTTP_11;
+        match timeout(ANSWER_TIMEOUT, self.0.request(request)).await {
+            Ok(Ok(response)) => Ok(response.map(Body::new)),
+            Ok(Err(error)) => Err(innermost(&error)),
+            Err(_) => Err(format!("no answer within {ANSWER_TIMEOUT:?}")),
+        }
+    }
+}
+
+/// "Connection refused" says more than "client error".
+fn innermost(error: &dyn std::error::Error) -> String {
+    let mut cause = error;
+    while let Some(source) = cause.source() {
+        cause = source;
+    }
+    cause.to_string()
+}

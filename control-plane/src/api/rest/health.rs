@@ -1,0 +1,32 @@
+//! `/healthz`, `/readyz`, `/openapi.json`: open to everybody.
+
+use super::Rest;
+use super::answer::Refusal;
+use axum::Json;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::IntoResponse;
+use serde_json::{Value, json};
+
+/// Written by hand, and held against the routes by a test.
+pub(super) const DESCRIPTION: &str = include_str!("openapi.json");
+
+/// This process lives.
+pub(super) async fn alive() -> Json<Value> {
+    Json(json!({ "status": "ok" }))
+}
+
+/// This replica knows a leader, so that it can answer.
+pub(super) async fn ready(State(rest): State<Rest>) -> Result<Json<Value>, Refusal> {
+    match rest.api.leadership().leader {
+        Some(leader) => Ok(Json(json!({ "status": "ready", "leader_id": leader.id }))),
+        None => Err(Refusal::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "this replica knows no leader: the cluster is not formed yet, or it has no quorum",
+        )),
+    }
+}
+
+pub(super) async fn description() -> impl IntoResponse {
+    ([(header::CONTENT_TYPE, "application/json")], DESCRIPTION)
+}

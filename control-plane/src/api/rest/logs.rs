@@ -1,0 +1,119 @@
+//! `/api/v1/sandboxes/{id}/logs`
+
+use super::Rest;
+use super::answer::Refusal;
+use super::body::Params;
+use crate::api::Fault;
+use crate::clock;
+use crate::session::LogsRelay;
+use axum::Json;
+use axum::body::Body;
+use axum::extract::{Path, State};
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
+use proto::wire;
+use serde::Deserialize;
+use serde_json::json;
+use std::time::{Duration, UNIX_EPOCH};
+
+/// Of an answer that is one document; more must be followed, or cut with `tail`.
+const LONGEST_ANSWER: usize = 16 << 20;
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct LogsParams {
+    #[serde(default)]
+    container: String,
+    tail: Option<u64>,
+    /// RFC 3339, or how long ago: `10m`.
+    since: Option<String>,
+    #[serde(default)]
+    follow: bool,
+}
+
+/// `{"sandbox_id", "logs": {"lines": [...]}}`; with `follow`, lines of text as they come.
+pub(super) async fn read(
+    State(rest): State<Rest>,
+    Path(id): Path<String>,
+    Params(params): Params<LogsParams>,
+) -> Result<Response, Refusal> {
+    let request = wire::LogsRequest {
+        sandbox_id: id.clone(),
+        container: params.container,
+        follow: params.follow,
+        tail: params.tail,
+        since_ms: params.since.as_deref().map_or(Ok(0), since)?,
+        timestamps: false,
+    };
+    let relay = rest.api.logs(request).await?;
+    if params.follow {
+        return Ok(follow(relay));
+    }
+    let lines = collect(&id, relay).await?;
+    Ok(Json(json!({ "sandbox_id": id, "logs": { "lines": lines } })).into_response())
+}
+
+/// Milliseconds since the epoch.
+fn since(text: &str) -> Result<u64, Fault> {
+    if let Ok(time) = humantime::parse_rfc3339(text) {
+        return Ok(millis(time.duration_since(UNIX_EPOCH).unwrap_or_default()));
+    }
+    match humantime::parse_duration(text) {
+        Ok(ago) => Ok(clock::now().0.saturating_sub(millis(ago))),
+        Err(_) => Err(Fault::Invalid(format!(
+            "since: `{text}` is neither a time such as 2025-01-31T12:00:00Z nor a duration such as 10m"
+        ))),
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn render(line: &wire::LogLine) -> String {
+    format!("[{}] {}", line.container, String::from_utf8_lossy(&line.line))
+}
+
+async fn collect(id: &str, mut relay: LogsRelay) -> Result<Vec<String>, Fault> {
+    let mut lines = Vec::new();
+    let mut size = 0;
+    loop {
+        let chunk = relay.next().await.map_err(|source| Fault::Logs {
+            id: id.to_owned(),
+            source,
+        })?;
+        let Some(chunk) = chunk else {
+            return Ok(lines);
+        };
+        for line in chunk.lines {
+            size += line.line.len();
+            lines.push(render(&line));
+        }
+        if size > LONGEST_ANSWER {
+            return Err(Fault::Invalid(format!(
+                "sandbox {id} has written more than {LONGEST_ANSWER} bytes: ask for less with tail or since, or \
+                 with follow=true"
+            )));
+        }
+    }
+}
+
+/// A stream that breaks ends the connection, so that its reader does not take it for the end of the lines.
+fn follow(relay: LogsRelay) -> Response {
+    let chunks = futures::stream::unfold(Some(relay), |relay| async {
+        let mut relay = relay?;
+        match relay.next().await {
+            Ok(Some(chunk)) => {
+                let text: String = chunk.lines.iter().map(|line| render(line) + "\n").collect();
+                Some((Ok(text), Some(relay)))
+            }
+            Ok(None) => None,
+            Err(error) => Some((Err(error), None)),
+        }
+    });
+    (
+        [(header::CONTENT_TYPE, "text/plain; charset=utf-8")],
+        Body::from_stream(chunks),
+    )
+        .into_response()
+}

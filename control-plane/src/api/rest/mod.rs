@@ -1,0 +1,95 @@
+//! REST, beside gRPC on the same port. Translates JSON and nothing else; every replica serves all of it, and hands
+//! on what only the leader can do.
+//!
+//! | file | owns |
+//! |---|---|
+//! | `sandboxes`, `nodes`, `externals`, `cluster` | what can be done with each |
+//! | `logs`, `watch` | lines and changes |
+//! | `health` | whether this replica lives and is ready, and the API's description |
+//! | `body` | from JSON to checked requests |
+//! | `document` | objects as JSON |
+//! | `forward` | hands a request on to the leader |
+//! | `answer` | from faults to HTTP statuses, the only such place |
+
+mod answer;
+mod body;
+mod cluster;
+mod document;
+mod externals;
+mod forward;
+mod health;
+mod logs;
+mod nodes;
+mod sandboxes;
+mod watch;
+
+use super::Api;
+use answer::Refusal;
+use axum::Router;
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::middleware::from_fn_with_state;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{delete, get, patch, post};
+
+/// What handlers work with.
+#[derive(Clone)]
+struct Rest {
+    api: Api,
+    leader: forward::Leader,
+}
+
+/// All routes of the interface.
+pub fn router(api: &Api) -> Router {
+    let rest = Rest {
+        api: api.clone(),
+        leader: forward::Leader::default(),
+    };
+    let leaders = Router::new()
+        .route("/sandboxes", post(sandboxes::create))
+        .route(
+            "/sandboxes/{id}",
+            patch(sandboxes::change).delete(sandboxes::remove),
+        )
+        .route("/sandboxes/{id}/logs", get(logs::read))
+        .route("/nodes", post(nodes::apply))
+        .route("/nodes/{id}", patch(nodes::change).delete(nodes::remove))
+        .route("/externals", post(externals::apply))
+        .route("/externals/{id}", delete(externals::remove))
+        .route_layer(from_fn_with_state(rest.clone(), forward::to_leader));
+    let any = Router::new()
+        .route("/sandboxes", get(sandboxes::list))
+        .route("/sandboxes/{id}", get(sandboxes::show))
+        .route("/nodes", get(nodes::list))
+        .route("/nodes/{id}", get(nodes::show))
+        .route("/externals", get(externals::list))
+        .route("/externals/{id}", get(externals::show))
+        .route("/cluster", get(cluster::show))
+        .route("/watch", get(watch::events));
+    Router::new()
+        .nest("/api/v1", leaders.merge(any))
+        .route("/healthz", get(health::alive))
+        .route("/readyz", get(health::ready))
+        .route("/openapi.json", get(health::description))
+        .method_not_allowed_fallback(method_not_allowed)
+        .fallback(not_found)
+        .with_state(rest)
+}
+
+/// A gRPC client must hear of an unknown service in its own words.
+async fn not_found(headers: HeaderMap) -> Response {
+    let content = headers.get(header::CONTENT_TYPE).map(|value| value.as_bytes());
+    if content.is_some_and(|content| content.starts_with(b"application/grpc")) {
+        return tonic::Status::unimplemented("no such service").into_http::<axum::body::Body>();
+    }
+    Refusal::new(StatusCode::NOT_FOUND, "no such path; see /openapi.json").into_response()
+}
+
+async fn method_not_allowed() -> Refusal {
+    Refusal::new(
+        StatusCode::METHOD_NOT_ALLOWED,
+        "no such method on this path; see /openapi.json",
+    )
+}
+
+#[cfg(test)]
+mod tests;

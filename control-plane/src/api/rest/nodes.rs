@@ -1,0 +1,58 @@
+//! `/api/v1/nodes`
+
+use super::Rest;
+use super::body::{self, NodePatch, Params, Patch};
+use super::sandboxes::{
+    Answer, ListParams, RemoveParams, ShowParams, change_object, delete, one, page, single,
+};
+use crate::api::{Fault, Write};
+use axum::body::Bytes;
+use axum::extract::{Path, State};
+use axum::http::HeaderMap;
+use proto::object::Kind;
+use proto::wire::manifest::Spec;
+
+pub(super) async fn apply(State(rest): State<Rest>, headers: HeaderMap, bytes: Bytes) -> Answer {
+    let manifest = body::manifest(Kind::Node, &bytes)?;
+    let accepted = rest
+        .api
+        .apply(body::request_id(&headers), manifest, Write::Apply)
+        .await?;
+    single(accepted.object)
+}
+
+pub(super) async fn list(State(rest): State<Rest>, Params(params): Params<ListParams>) -> Answer {
+    page(&rest, Kind::Node, params).await
+}
+
+pub(super) async fn show(
+    State(rest): State<Rest>,
+    Path(id): Path<String>,
+    Params(params): Params<ShowParams>,
+) -> Answer {
+    one(&rest, Kind::Node, &id, &params).await
+}
+
+pub(super) async fn change(State(rest): State<Rest>, Path(id): Path<String>, bytes: Bytes) -> Answer {
+    let patch = Patch::<NodePatch>::parse(&bytes)?;
+    if patch.ttl_seconds.is_some() {
+        return Err(Fault::Invalid("ttl_seconds: nodes have none".to_owned()).into());
+    }
+    let unschedulable = patch.spec.as_ref().and_then(|spec| spec.unschedulable);
+    change_object(&rest, Kind::Node, &id, |manifest| {
+        patch.apply_labels(&mut manifest.labels);
+        if let (Some(Spec::Node(spec)), Some(unschedulable)) = (&mut manifest.spec, unschedulable) {
+            spec.unschedulable = unschedulable;
+        }
+    })
+    .await
+}
+
+pub(super) async fn remove(
+    State(rest): State<Rest>,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+    Params(params): Params<RemoveParams>,
+) -> Answer {
+    delete(&rest, Kind::Node, id, &headers, &params).await
+}

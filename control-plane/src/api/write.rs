@@ -1,0 +1,84 @@
+//! What shall change: checked in full before it is proposed, so that the log holds nothing that a user could have
+//! been told at once.
+
+use super::{Api, Fault};
+use proto::object::Kind;
+use proto::policy::Policy;
+use proto::spec::Manifest;
+use proto::wire::{self, command::Op};
+
+/// How an object is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Write {
+    /// Created, or changed where its rules allow it.
+    Apply,
+    /// Deleted and created again where they don't.
+    Replace,
+    /// Only where the object still has this resource version; 0: where there is none.
+    Expecting(u64),
+}
+
+impl Api {
+    /// Creates or changes one object.
+    ///
+    /// # Errors
+    /// [`Fault`]; nothing was proposed where the request itself is at fault.
+    pub async fn apply(
+        &self,
+        request_id: String,
+        manifest: wire::Manifest,
+        write: Write,
+    ) -> Result<wire::Accepted, Fault> {
+        check_request_id(&request_id)?;
+        let manifest = Manifest::try_from(manifest)?;
+        match &manifest {
+            Manifest::Sandbox { spec, .. } => Policy::default().check(spec)?,
+            Manifest::Node { .. } | Manifest::External { .. } => {}
+        }
+        let op = Op::Apply(wire::ApplyObject {
+            manifest: Some((&manifest).into()),
+            replace: write == Write::Replace,
+            expected_version: match write {
+                Write::Apply | Write::Replace => None,
+                Write::Expecting(version) => Some(version),
+            },
+        });
+        self.propose(request_id, op).await
+    }
+
+    /// Deletes one object; a sandbox on a node is Deleting until the node has cleared it away.
+    ///
+    /// # Errors
+    /// [`Fault`]
+    pub async fn delete(
+        &self,
+        request_id: String,
+        kind: Kind,
+        id: String,
+        force: bool,
+    ) -> Result<wire::Accepted, Fault> {
+        check_request_id(&request_id)?;
+        let kind = wire::Kind::from(kind).into();
+        let op = Op::Delete(wire::DeleteObject { kind, id, force });
+        self.propose(request_id, op).await
+    }
+
+    async fn propose(&self, request_id: String, op: Op) -> Result<wire::Accepted, Fault> {
+        let command = wire::Command {
+            request_id,
+            op: Some(op),
+        };
+        let mut accepted = self.replica.propose(command).await?;
+        if let Some(object) = &mut accepted.object {
+            self.fill_in(std::slice::from_mut(object));
+        }
+        Ok(accepted)
+    }
+}
+
+fn check_request_id(id: &str) -> Result<(), Fault> {
+    match uuid::Uuid::try_parse(id) {
+        Ok(_) => Ok(()),
+        Err(_) => Err(Fault::RequestId(id.to_owned())),
+    }
+}

@@ -1,0 +1,135 @@
+//! One replica as a whole: starts everything, serves users and agents on one port, stops in order. Owns the listener
+//! and the tasks; decides nothing. Called by `main` and by tests.
+
+use crate::api::{Api, grpc, rest};
+use crate::config::Config;
+use crate::controller::Controller;
+use crate::raft::{Replica, StartError};
+use crate::session::{Liveness, Sessions};
+use std::future::Future;
+use std::net::SocketAddr;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::task::JoinError;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tonic::service::Routes;
+use tonic::transport::server::TcpIncoming;
+
+/// A peer that answers no ping for [`PING_EVERY`] + [`PING_TIMEOUT`] is gone: a machine that lost its power closes
+/// no connection. An agent hears of a frozen leader in the same way.
+const PING_EVERY: Duration = Duration::from_secs(2);
+const PING_TIMEOUT: Duration = Duration::from_secs(3);
+/// Handing the leadership over takes about one election; a replica without a quorum can't.
+const HANDOVER_TIMEOUT: Duration = Duration::from_secs(5);
+/// For answers that are on their way when everything else has stopped.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Why a replica can't run, or runs no more.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    #[error("cannot listen on {address}: {source}")]
+    Listen {
+        address: SocketAddr,
+        source: std::io::Error,
+    },
+    #[error(transparent)]
+    Start(#[from] StartError),
+    #[error("serving users and agents failed: {0}")]
+    Serve(#[from] tonic::transport::Error),
+    #[error("a task of this replica failed: {0}")]
+    Task(#[from] JoinError),
+    #[error("the replica has stopped by itself; the log says why")]
+    Stopped,
+}
+
+/// A replica that takes part in its cluster and has its port, but serves nobody yet.
+pub struct Serving {
+    address: SocketAddr,
+    listener: TcpListener,
+    replica: Replica,
+    api: Api,
+    controller: Controller,
+    stopping: CancellationToken,
+}
+
+/// Binds the port for users and agents, then starts the replica: a port that is taken must not cost an election.
+///
+/// # Errors
+/// [`ServeError::Listen`] and [`ServeError::Start`].
+pub async fn start(config: Config) -> Result<Serving, ServeError> {
+    let address = config.listen;
+    let listen = |source| ServeError::Listen { address, source };
+    let listener = TcpListener::bind(address).await.map_err(listen)?;
+    let address = listener.local_addr().map_err(listen)?;
+    let replica = Replica::start(&config).await?;
+    let liveness = Liveness::default();
+    let stopping = CancellationToken::new();
+    let sessions = Sessions::new(
+        replica.clone(),
+        liveness.clone(),
+        config.timings,
+        stopping.clone(),
+    );
+    Ok(Serving {
+        address,
+        listener,
+        controller: Controller::new(replica.clone(), liveness.clone(), config.timings),
+        api: Api::new(replica.clone(), liveness, sessions, stopping.clone()),
+        replica,
+        stopping,
+    })
+}
+
+impl Serving {
+    /// Where users and agents are served.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Serves until `stop`; then hands over the leadership, ends the streams, and answers what was asked before.
+    ///
+    /// # Errors
+    /// [`ServeError`] where the replica ends without being asked to.
+    pub async fn run(self, stop: impl Future<Output = ()>) -> Result<(), ServeError> {
+        let Self {
+            listener,
+            replica,
+            api,
+            controller,
+            stopping,
+            ..
+        } = self;
+        let routes = grpc::add_to(Routes::from(rest::router(&api)), &api);
+        let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+        let drained = stopping.clone();
+        let server = tonic::transport::Server::builder()
+            .accept_http1(true)
+            .http2_keepalive_interval(Some(PING_EVERY))
+            .http2_keepalive_timeout(Some(PING_TIMEOUT))
+            .add_routes(routes)
+            .serve_with_incoming_shutdown(incoming, async move { drained.cancelled().await });
+        let mut server = tokio::spawn(server);
+        let mut leading = tokio::spawn(controller.run());
+        let dispatching = tokio::spawn(api.sessions().clone().dispatch());
+
+        let ended = tokio::select! {
+            () = stop => Ok(()),
+            ended = &mut server => ended?.map_err(ServeError::from).and(Err(ServeError::Stopped)),
+            ended = &mut leading => ended.map_err(ServeError::from).and(Err(ServeError::Stopped)),
+        };
+        // Others lead before the agents are sent away, so that they find them at once.
+        if timeout(HANDOVER_TIMEOUT, replica.shutdown()).await.is_err() {
+            tracing::warn!("stopping without having handed over the leadership");
+        }
+        stopping.cancel();
+        dispatching.abort();
+        leading.abort();
+        if !server.is_finished() && timeout(DRAIN_TIMEOUT, &mut server).await.is_err() {
+            tracing::debug!("connections are left that others hold open");
+            server.abort();
+        }
+        ended
+    }
+}

@@ -1,0 +1,187 @@
+//! Pairs a waiting user with the stream that an agent opens for him: the leader asks the agent over its session, the
+//! agent dials back naming the relay. Owns the pairs that wait; what flows afterwards belongs to the user's request.
+//! Called by `api` for the user's side and by the agents' service for the other.
+
+use super::{SessionError, Sessions};
+use proto::id::NodeId;
+use proto::wire::{self, leader_message, open_relay, relay_up};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout;
+use tonic::{Status, Streaming};
+
+/// An agent dials back within a round trip; this leaves room for a busy node.
+const AGENT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Users that wait for an agent at one time; far above what people do, far below what hurts.
+const MAX_WAITING: usize = 1_024;
+
+/// Why there is no relay, or why it has ended.
+#[derive(Debug, thiserror::Error)]
+pub enum RelayError {
+    #[error("the agent of node {0} is not connected at present")]
+    Away(NodeId),
+    #[error("the agent of node {0} did not answer within {AGENT_TIMEOUT:?}")]
+    Silent(NodeId),
+    #[error("{MAX_WAITING} requests wait for agents already")]
+    TooMany,
+    #[error("the agent of node {node}: {message}")]
+    Agent { node: NodeId, message: String },
+    #[error("the stream from the agent of node {node} broke: {message}")]
+    Broken { node: NodeId, message: String },
+    #[error("a relay begins with its id, one that was asked for and has not been given up")]
+    Unknown,
+    #[error(transparent)]
+    Session(#[from] SessionError),
+}
+
+/// Those who wait, by relay id.
+#[derive(Clone, Default)]
+pub(super) struct Relays(Arc<Mutex<HashMap<String, oneshot::Sender<Pair>>>>);
+
+/// Both directions of an agent's stream. The agent sees the end of its stream when this is dropped.
+struct Pair {
+    up: Streaming<wire::RelayUp>,
+    _down: mpsc::Sender<Result<wire::RelayDown, Status>>,
+}
+
+/// Forgets one who waits no more.
+struct Waiting<'a> {
+    relays: &'a Relays,
+    id: String,
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.relays.lock().remove(&self.id);
+    }
+}
+
+/// Log lines on their way from an agent. Ends at the agent when dropped.
+pub struct LogsRelay {
+    sessions: Sessions,
+    node: NodeId,
+    term: u64,
+    pair: Pair,
+}
+
+impl LogsRelay {
+    /// The next lines; `None`: there are no more. Cancel safe.
+    ///
+    /// # Errors
+    /// [`RelayError`]: the agent's own word, its loss, or that this replica does not lead any more.
+    pub async fn next(&mut self) -> Result<Option<wire::LogsChunk>, RelayError> {
+        loop {
+            let message = tokio::select! {
+                message = self.pair.up.message() => message,
+                lost = self.sessions.unseated(self.term) => return Err(lost.into()),
+            };
+            let node = || self.node.clone();
+            match message {
+                Ok(Some(up)) => match up.message {
+                    Some(relay_up::Message::Logs(chunk)) => return Ok(Some(chunk)),
+                    Some(relay_up::Message::Error(message)) => {
+                        return Err(RelayError::Agent {
+                            node: node(),
+                            message,
+                        });
+                    }
+                    Some(relay_up::Message::RelayId(_)) | None => {}
+                },
+                Ok(None) => return Ok(None),
+                Err(status) => {
+                    let message = status.message().to_owned();
+                    return Err(RelayError::Broken {
+                        node: node(),
+                        message,
+                    });
+                }
+            }
+        }
+    }
+}
+
+impl Relays {
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, oneshot::Sender<Pair>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// # Errors
+    /// [`RelayError::TooMany`]
+    fn wait(&self, id: &str) -> Result<(Waiting<'_>, oneshot::Receiver<Pair>), RelayError> {
+        let (sender, receiver) = oneshot::channel();
+        let mut waiting = self.lock();
+        if waiting.len() >= MAX_WAITING {
+            return Err(RelayError::TooMany);
+        }
+        waiting.insert(id.to_owned(), sender);
+        let id = id.to_owned();
+        Ok((Waiting { relays: self, id }, receiver))
+    }
+}
+
+impl Sessions {
+    /// Asks the agent of `node` for log lines.
+    ///
+    /// # Errors
+    /// [`RelayError`]
+    pub async fn logs(&self, node: &NodeId, request: wire::LogsRequest) -> Result<LogsRelay, RelayError> {
+        let term = self.leading()?.term;
+        let entry = self
+            .table
+            .get(node)
+            .ok_or_else(|| RelayError::Away(node.clone()))?;
+        let relay_id = uuid::Uuid::new_v4().to_string();
+        let (_waiting, pair) = self.relays.wait(&relay_id)?;
+        let message = wire::LeaderMessage {
+            message: Some(leader_message::Message::OpenRelay(wire::OpenRelay {
+                relay_id,
+                what: Some(open_relay::What::Logs(request)),
+            })),
+        };
+        let asked = async {
+            entry
+                .outbox()
+                .send(Ok(message))
+                .await
+                .map_err(|_| RelayError::Away(node.clone()))?;
+            pair.await.map_err(|_| RelayError::Away(node.clone()))
+        };
+        let pair = tokio::select! {
+            pair = timeout(AGENT_TIMEOUT, asked) => pair.map_err(|_| RelayError::Silent(node.clone()))??,
+            () = entry.ended() => return Err(RelayError::Away(node.clone())),
+            lost = self.unseated(term) => return Err(lost.into()),
+        };
+        Ok(LogsRelay {
+            sessions: self.clone(),
+            node: node.clone(),
+            term,
+            pair,
+        })
+    }
+
+    /// The agent's side: hands its stream to the user who waits for it. What comes out stays open for as long as
+    /// he listens.
+    ///
+    /// # Errors
+    /// [`RelayError::Unknown`] where nobody waits for it (any more).
+    pub async fn relay(
+        &self,
+        mut up: Streaming<wire::RelayUp>,
+    ) -> Result<mpsc::Receiver<Result<wire::RelayDown, Status>>, RelayError> {
+        let first = match timeout(AGENT_TIMEOUT, up.message()).await {
+            Ok(Ok(Some(first))) => first.message,
+            Ok(Ok(None) | Err(_)) | Err(_) => None,
+        };
+        let Some(relay_up::Message::RelayId(id)) = first else {
+            return Err(RelayError::Unknown);
+        };
+        let waiting = self.relays.lock().remove(&id).ok_or(RelayError::Unknown)?;
+        let (down, listens) = mpsc::channel(1);
+        waiting
+            .send(Pair { up, _down: down })
+            .map_err(|_| RelayError::Unknown)?;
+        Ok(listens)
+    }
+}

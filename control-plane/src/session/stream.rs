@@ -1,0 +1,406 @@
+//! One session, from its hello to its end. Owns what its agent has been told and what it has said that is not yet
+//! in the log. Called by `Sessions::open`.
+
+use super::desired::{self, Standing, standing};
+use super::report::{self, Pending};
+use super::table::{Outbox, Seat, Stale};
+use super::{SessionError, Sessions};
+use crate::clock;
+use crate::raft::{ProposeError, Replica};
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
+use proto::convert::ConvertError;
+use proto::id::{NodeId, Uid};
+use proto::manifest;
+use proto::object::Node;
+use proto::spec::Labels;
+use proto::status::{NodeReport, NodeState};
+use proto::wire::{self, agent_message, command::Op, leader_message};
+use std::collections::BTreeSet;
+use std::time::Duration;
+use tokio::time::timeout;
+use tonic::Streaming;
+
+/// An agent sends its hello with the request; this leaves room for a slow network.
+const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
+/// A connection that takes nothing for so long is as good as broken; its agent comes again.
+const STALL: Duration = Duration::from_secs(10);
+/// Keeps an entry far below the limit of a log entry: a report is about 300 bytes, at most some KiB.
+const REPORTS_PER_COMMAND: usize = 200;
+/// Before reports are proposed again that could not be: about an election.
+const RETRY_PAUSE: Duration = Duration::from_millis(200);
+
+/// What an agent says first, checked.
+struct Hello {
+    node: NodeId,
+    labels: Labels,
+    report: NodeReport,
+    inventory: Vec<wire::SandboxReport>,
+}
+
+struct Session<'a> {
+    sessions: &'a Sessions,
+    seat: Seat,
+    node: NodeId,
+    term: u64,
+    /// What the agent has, or has been told to have, and has not said to be gone.
+    known: BTreeSet<Uid>,
+    pending: Pending,
+}
+
+/// Serves an agent until one of both has had enough; tells it why.
+pub(super) async fn run(
+    sessions: Sessions,
+    term: u64,
+    messages: Streaming<wire::AgentMessage>,
+    outbox: Outbox,
+) {
+    let ended = tokio::select! {
+        biased;
+        ended = sessions.unseated(term) => ended,
+        ended = serve(&sessions, term, messages, outbox.clone()) => ended,
+    };
+    tracing::debug!(reason = %ended, "session ended");
+    // Nobody may be there to read it.
+    timeout(STALL, outbox.send(Err(ended))).await.ok();
+}
+
+async fn serve(
+    sessions: &Sessions,
+    term: u64,
+    mut messages: Streaming<wire::AgentMessage>,
+    outbox: Outbox,
+) -> SessionError {
+    let hello = match first(&mut messages).await {
+        Ok(hello) => hello,
+        Err(error) => return error,
+    };
+    let node = hello.node.clone();
+    tracing::info!(%node, sandboxes = hello.inventory.len(), "agent has come");
+    let session = Session {
+        seat: sessions.table.open(&node, outbox),
+        sessions,
+        node,
+        term,
+        known: hello.inventory.iter().map(|report| Uid(report.uid)).collect(),
+        pending: Pending::default(),
+    };
+    let entry = session.seat.entry().clone();
+    let node = session.node.clone();
+    tokio::select! {
+        () = entry.ended() => SessionError::Superseded(node),
+        ended = session.converse(hello, messages) => match ended {
+            Err(error) => error,
+            Ok(never) => match never {},
+        },
+    }
+}
+
+/// Waits for the hello and checks it.
+async fn first(messages: &mut Streaming<wire::AgentMessage>) -> Result<Hello, SessionError> {
+    let message = match timeout(HELLO_TIMEOUT, messages.message()).await {
+        Ok(Ok(Some(message))) => message.message,
+        Ok(Err(status)) => return Err(SessionError::Gone(status.message().to_owned())),
+        Ok(Ok(None)) | Err(_) => None,
+    };
+    let Some(agent_message::Message::Hello(hello)) = message else {
+        return Err(SessionError::NoHello);
+    };
+    let node = hello.node_id.parse().map_err(|source| ConvertError::Id {
+        field: "node_id",
+        value: hello.node_id.clone(),
+        source,
+    })?;
+    for (key, value) in &hello.labels {
+        manifest::check_label(key, value).map_err(|why| ConvertError::Malformed {
+            field: "labels",
+            value: format!("{key}={value}"),
+            why,
+        })?;
+    }
+    let report = hello.node.ok_or(ConvertError::Missing { field: "node" })?;
+    Ok(Hello {
+        inventory: checked(&node, hello.inventory),
+        node,
+        labels: hello.labels,
+        report: report.try_into()?,
+    })
+}
+
+/// The reports that are good; the others are told to the log.
+fn checked(node: &NodeId, reports: Vec<wire::SandboxReport>) -> Vec<wire::SandboxReport> {
+    let good = reports.into_iter().filter_map(|reported| {
+        let sandbox = reported.sandbox_id.clone();
+        report::check(reported)
+            .inspect_err(|error| tracing::warn!(%node, sandbox, %error, "report dropped"))
+            .ok()
+    });
+    good.collect()
+}
+
+impl Session<'_> {
+    /// Until something ends it.
+    async fn converse(
+        mut self,
+        hello: Hello,
+        mut messages: Streaming<wire::AgentMessage>,
+    ) -> Result<std::convert::Infallible, SessionError> {
+        // Before it is Ready, or it would be taken for silent since this leader began.
+        self.sessions.liveness.heard(&self.node);
+        self.register(&hello).await?;
+        self.take_stock(hello.inventory).await?;
+        self.welcome().await?;
+        let all = Stale {
+            full: true,
+            ..Stale::default()
+        };
+        self.tell(all).await?;
+
+        let entry = self.seat.entry().clone();
+        let mut proposing = FuturesUnordered::new();
+        loop {
+            if proposing.is_empty() && !self.pending.is_empty() {
+                let reports = self.pending.take(REPORTS_PER_COMMAND);
+                proposing.push(offer(self.sessions.replica.clone(), self.node.clone(), reports));
+            }
+            tokio::select! {
+                message = messages.message() => match message {
+                    Ok(Some(message)) => self.heard(message).await?,
+                    Ok(None) => return Err(SessionError::Gone("it has ended the stream".to_owned())),
+                    Err(status) => return Err(SessionError::Gone(status.message().to_owned())),
+                },
+                () = entry.changed() => self.tell(entry.take_stale()).await?,
+                Some(left) = proposing.next() => self.pending.put_back(left),
+            }
+        }
+    }
+
+    /// Proposes the node where that would change anything.
+    async fn register(&self, hello: &Hello) -> Result<(), SessionError> {
+        let is_news = |node: &Node| {
+            node.state != NodeState::Ready
+                || node.reported_labels != hello.labels
+                || node.report.as_ref() != Some(&hello.report)
+        };
+        if self
+            .sessions
+            .replica
+            .replicated()
+            .read()
+            .node(&self.node)
+            .is_none_or(|node| is_news(node))
+        {
+            let op = Op::RegisterNode(wire::RegisterNode {
+                node_id: self.node.to_string(),
+                labels: hello.labels.clone(),
+                report: Some((&hello.report).into()),
+            });
+            self.propose(op).await?;
+        }
+        Ok(())
+    }
+
+    /// Brings the state up to what the agent has found on its node, before it is told what to do: a sandbox that it
+    /// has lost must not be started a second time.
+    async fn take_stock(&mut self, inventory: Vec<wire::SandboxReport>) -> Result<(), SessionError> {
+        let mut news = {
+            let state = self.sessions.replica.replicated().read();
+            report::missing(
+                state.sandboxes_on(&self.node).map(AsRef::as_ref),
+                &self.node,
+                &self.known,
+            )
+        };
+        news.extend(inventory.into_iter().filter(|report| self.is_news(report)));
+        for reports in news.chunks(REPORTS_PER_COMMAND) {
+            self.propose(reports_of(&self.node, reports.to_vec())).await?;
+        }
+        Ok(())
+    }
+
+    async fn propose(&self, op: Op) -> Result<(), SessionError> {
+        let command = wire::Command {
+            request_id: String::new(),
+            op: Some(op),
+        };
+        match self.sessions.replica.propose(command).await {
+            Ok(_) => Ok(()),
+            Err(ProposeError::NotLeader { leader }) => Err(SessionError::NotLeader { leader }),
+            Err(source) => Err(SessionError::Register {
+                node: self.node.clone(),
+                source,
+            }),
+        }
+    }
+
+    async fn welcome(&self) -> Result<(), SessionError> {
+        let cluster = self.sessions.replica.cluster();
+        let welcome = wire::Welcome {
+            leader_id: cluster.answered_by,
+            heartbeat_ms: millis(self.sessions.timings.heartbeat),
+            lease_ms: millis(self.sessions.timings.node_lease),
+            endpoints: cluster
+                .replicas
+                .into_iter()
+                .map(|replica| replica.endpoint)
+                .collect(),
+        };
+        self.send(leader_message::Message::Welcome(welcome)).await
+    }
+
+    async fn heard(&mut self, message: wire::AgentMessage) -> Result<(), SessionError> {
+        self.sessions.liveness.heard(&self.node);
+        match message.message {
+            Some(agent_message::Message::Heartbeat(heartbeat)) => {
+                let sequence = heartbeat.sequence;
+                self.send(leader_message::Message::HeartbeatAck(wire::HeartbeatAck {
+                    sequence,
+                }))
+                .await
+            }
+            Some(agent_message::Message::Report(report)) => {
+                let named = report
+                    .sandboxes
+                    .into_iter()
+                    .map(|report| self.named(report))
+                    .collect();
+                for report in checked(&self.node, named) {
+                    if report.phase() == wire::Phase::Deleting {
+                        self.known.remove(&Uid(report.uid));
+                    }
+                    // What the state does not place here needs no word, so that there are never more reports
+                    // waiting than sandboxes on the node.
+                    if self.is_news(&report) {
+                        self.pending.put(report);
+                    }
+                }
+                Ok(())
+            }
+            Some(agent_message::Message::Hello(_)) => {
+                tracing::warn!(node = %self.node, "a second Hello on one stream is passed over");
+                Ok(())
+            }
+            // Of a newer version.
+            None => Ok(()),
+        }
+    }
+
+    /// Of what an agent was told to remove and never had, it knows the uid alone.
+    fn named(&self, mut report: wire::SandboxReport) -> wire::SandboxReport {
+        if report.sandbox_id.is_empty()
+            && let Some(sandbox) = self
+                .sessions
+                .replica
+                .replicated()
+                .read()
+                .sandbox_by_uid(Uid(report.uid))
+        {
+            report.sandbox_id = sandbox.id.to_string();
+        }
+        report
+    }
+
+    fn is_news(&self, report: &wire::SandboxReport) -> bool {
+        let state = self.sessions.replica.replicated().read();
+        let sandbox = state.sandbox_by_uid(Uid(report.uid));
+        sandbox.is_some_and(|sandbox| report::is_news(sandbox, &self.node, report))
+    }
+
+    /// Tells the agent what it does not know. A sandbox that is to go and was never there is reported as gone in
+    /// the agent's stead, which has no name for it.
+    async fn tell(&mut self, stale: Stale) -> Result<(), SessionError> {
+        let now = clock::now();
+        let mut desired = wire::Desired {
+            full: stale.full,
+            ..Default::default()
+        };
+        {
+            let state = self.sessions.replica.replicated().read();
+            desired.version = Some(wire::Version {
+                term: self.term,
+                index: state.index(),
+            });
+            let marked: Vec<Uid> = if stale.full {
+                state
+                    .sandboxes_on(&self.node)
+                    .map(|sandbox| sandbox.uid)
+                    .collect()
+            } else {
+                stale.sandboxes.into_iter().collect()
+            };
+            for uid in marked {
+                let sandbox = state.sandbox_by_uid(uid);
+                match (standing(&self.node, sandbox.map(AsRef::as_ref)), sandbox) {
+                    (Standing::Run, Some(sandbox)) => {
+                        self.known.insert(uid);
+                        desired.sandboxes.push(desired::message(sandbox, now));
+                    }
+                    (Standing::Keep, Some(sandbox)) => desired.sandboxes.push(desired::message(sandbox, now)),
+                    (Standing::Remove, sandbox) => {
+                        desired.removed_uids.push(uid.0);
+                        if let Some(sandbox) = sandbox
+                            && sandbox.status.node_name.as_ref() == Some(&self.node)
+                            && !self.known.contains(&uid)
+                        {
+                            self.pending.put(report::gone(sandbox));
+                        }
+                    }
+                    // `standing` of nothing is Remove.
+                    (Standing::Run | Standing::Keep, None) => {}
+                }
+            }
+        }
+        if !desired.full && desired.sandboxes.is_empty() && desired.removed_uids.is_empty() {
+            return Ok(());
+        }
+        self.send(leader_message::Message::Desired(desired)).await
+    }
+
+    async fn send(&self, message: leader_message::Message) -> Result<(), SessionError> {
+        let message = wire::LeaderMessage {
+            message: Some(message),
+        };
+        match timeout(STALL, self.seat.entry().outbox().send(Ok(message))).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) => Err(SessionError::Gone("it does not listen any more".to_owned())),
+            Err(_) => Err(SessionError::Stalled(self.node.clone())),
+        }
+    }
+}
+
+/// Proposes reports; those that must be tried again come back, after a pause.
+async fn offer(
+    replica: Replica,
+    node: NodeId,
+    reports: Vec<wire::SandboxReport>,
+) -> Vec<wire::SandboxReport> {
+    let command = wire::Command {
+        request_id: String::new(),
+        op: Some(reports_of(&node, reports.clone())),
+    };
+    match replica.propose(command).await {
+        Ok(_) => Vec::new(),
+        // Decided: what they were about is no longer so.
+        Err(ProposeError::Rejected(rejected)) => {
+            tracing::debug!(%node, why = rejected.message, "reports refused");
+            Vec::new()
+        }
+        // That this replica does not lead any more ends the session by other ways.
+        Err(error) => {
+            tracing::debug!(%node, %error, "reports not yet in the log");
+            tokio::time::sleep(RETRY_PAUSE).await;
+            reports
+        }
+    }
+}
+
+fn reports_of(node: &NodeId, reports: Vec<wire::SandboxReport>) -> Op {
+    Op::ReportStatus(wire::ReportStatus {
+        node_id: node.to_string(),
+        reports,
+    })
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

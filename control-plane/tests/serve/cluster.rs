@@ -1,0 +1,160 @@
+//! Replicas in this process, with real stores and real connections, each cluster on loopback addresses of its own.
+
+use control_plane::config::{Config, Peer, Timings};
+use control_plane::serve::{self, ServeError};
+use proto::wire;
+use proto::wire::agent_client::AgentClient;
+use proto::wire::control_client::ControlClient;
+use std::future::Future;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::Duration;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Channel;
+
+/// Everything here takes well below a second on an idle machine.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Fails where something that must happen does not.
+#[track_caller]
+pub(crate) fn within<T>(what: &str, future: impl Future<Output = T>) -> impl Future<Output = T> {
+    let what = what.to_owned();
+    let place = std::panic::Location::caller();
+    async move {
+        match tokio::time::timeout(PATIENCE, future).await {
+            Ok(value) => value,
+            Err(_) => panic!("{what} did not happen within {PATIENCE:?} ({place})"),
+        }
+    }
+}
+
+pub(crate) struct Cluster {
+    replicas: Vec<Running>,
+    _dir: tempfile::TempDir,
+}
+
+struct Running {
+    endpoint: String,
+    stop: CancellationToken,
+    task: Option<JoinHandle<Result<(), ServeError>>>,
+}
+
+/// 127.a.b.c: a and b from the process, c from the cluster and the replica.
+fn address(cluster: u8, id: u64) -> String {
+    let [a, b] = u16::try_from(std::process::id() % 60_000)
+        .expect("it is small")
+        .to_be_bytes();
+    let c = u64::from(cluster) * 4 + id;
+    format!("127.{}.{b}.{c}", 1 + a)
+}
+
+impl Cluster {
+    /// Long timings: nothing happens but what the test does.
+    pub(crate) async fn start(size: u64) -> Self {
+        Self::with(size, Timings::default()).await
+    }
+
+    pub(crate) async fn with(size: u64, timings: Timings) -> Self {
+        static CLUSTERS: AtomicU8 = AtomicU8::new(0);
+        let number = CLUSTERS.fetch_add(1, Ordering::Relaxed);
+        let dir = tempfile::tempdir().expect("a folder for the test");
+        let peers: Vec<Peer> = (1..=size)
+            .map(|id| Peer {
+                id,
+                peer_endpoint: format!("http://{}:7071", address(number, id)),
+                endpoint: format!("http://{}:7070", address(number, id)),
+            })
+            .collect();
+        let mut replicas = Vec::new();
+        for peer in &peers {
+            let host = address(number, peer.id);
+            let config = Config {
+                id: peer.id,
+                listen: format!("{host}:7070").parse().expect("an address"),
+                peer_listen: format!("{host}:7071").parse().expect("an address"),
+                advertise: peer.endpoint.clone(),
+                advertise_peer: peer.peer_endpoint.clone(),
+                data_dir: dir.path().join(peer.id.to_string()),
+                initial_cluster: peers.clone(),
+                timings,
+            };
+            let stop = CancellationToken::new();
+            let stopped = stop.clone();
+            let serving = within("the start of a replica", serve::start(config))
+                .await
+                .expect("it starts");
+            let task = tokio::spawn(serving.run(async move { stopped.cancelled().await }));
+            replicas.push(Running {
+                endpoint: peer.endpoint.clone(),
+                stop,
+                task: Some(task),
+            });
+        }
+        let cluster = Self { replicas, _dir: dir };
+        cluster.leader().await;
+        cluster
+    }
+
+    pub(crate) fn endpoint(&self, replica: usize) -> &str {
+        &self.replicas[replica].endpoint
+    }
+
+    fn channel(&self, replica: usize) -> Channel {
+        Channel::from_shared(self.endpoint(replica).to_owned())
+            .expect("a URL")
+            .connect_lazy()
+    }
+
+    pub(crate) fn control(&self, replica: usize) -> ControlClient<Channel> {
+        ControlClient::new(self.channel(replica))
+    }
+
+    pub(crate) fn agent(&self, replica: usize) -> AgentClient<Channel> {
+        AgentClient::new(self.channel(replica))
+    }
+
+    /// Which of the running replicas leads, as it says itself.
+    pub(crate) async fn leader(&self) -> usize {
+        let elected = async {
+            loop {
+                for (n, replica) in self.replicas.iter().enumerate() {
+                    if replica.task.is_none() {
+                        continue;
+                    }
+                    let asked = self
+                        .control(n)
+                        .cluster(wire::ClusterRequest { stale: true })
+                        .await;
+                    let word = asked.map(tonic::Response::into_inner).unwrap_or_default();
+                    if word.leader_id == word.answered_by && word.leader_id != 0 {
+                        return n;
+                    }
+                }
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        within("an election", elected).await
+    }
+
+    /// A running replica that does not lead.
+    pub(crate) async fn follower(&self) -> usize {
+        let leader = self.leader().await;
+        let running = |n: &usize| self.replicas[*n].task.is_some();
+        (0..self.replicas.len())
+            .filter(running)
+            .find(|n| *n != leader)
+            .expect("there are several")
+    }
+
+    /// Stops a replica in good order.
+    pub(crate) async fn stop(&mut self, replica: usize) {
+        let replica = &mut self.replicas[replica];
+        replica.stop.cancel();
+        if let Some(task) = replica.task.take() {
+            within("the stop of a replica", task)
+                .await
+                .expect("no panic")
+                .expect("it stops well");
+        }
+    }
+}

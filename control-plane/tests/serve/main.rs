@@ -1,0 +1,9 @@
+//! Replicas as users and agents meet them: real stores, real consensus, real connections, all in this process.
+
+mod agent;
+mod cluster;
+mod control;
+mod lifecycle;
+mod rest;
+mod session;
+mod user;

@@ -1,0 +1,311 @@
+//! The same over HTTP and JSON.
+
+use crate::agent::{Agent, running};
+use crate::cluster::{Cluster, within};
+use crate::session::relay_lines;
+use crate::user::{self, Watch};
+use axum::body::{Body, to_bytes};
+use axum::http::{Method, Request, StatusCode};
+use futures::StreamExt;
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+use proto::wire::{Kind, Phase};
+use serde_json::{Value, json};
+
+/// Above every answer of these tests.
+const LONGEST: usize = 1 << 20;
+
+/// A client of one replica.
+struct Http<'a> {
+    endpoint: &'a str,
+    client: Client<HttpConnector, Body>,
+}
+
+impl<'a> Http<'a> {
+    fn of(cluster: &'a Cluster, replica: usize) -> Self {
+        Self {
+            endpoint: cluster.endpoint(replica),
+            client: Client::builder(TokioExecutor::new()).build_http(),
+        }
+    }
+
+    async fn send(&self, request: Request<Body>) -> axum::http::Response<Body> {
+        within("an answer", self.client.request(request))
+            .await
+            .expect("the replica is there")
+            .map(Body::new)
+    }
+
+    fn request(&self, method: &Method, path: &str, body: &Value) -> Request<Body> {
+        let body = if body.is_null() {
+            Body::empty()
+        } else {
+            Body::from(body.to_string())
+        };
+        let builder = Request::builder()
+            .method(method.clone())
+            .uri(format!("{}{path}", self.endpoint));
+        builder.body(body).expect("the request is good")
+    }
+
+    async fn ask(&self, method: Method, path: &str, body: Value) -> (StatusCode, Value) {
+        let response = self.send(self.request(&method, path, &body)).await;
+        let status = response.status();
+        let bytes = within("the body", to_bytes(response.into_body(), LONGEST))
+            .await
+            .expect("it is whole");
+        let value = serde_json::from_slice(&bytes);
+        (
+            status,
+            value.unwrap_or_else(|_| panic!("{method} {path}: {status}, {bytes:?}")),
+        )
+    }
+
+    /// Fails where the status is another one; gives the body.
+    async fn check(&self, method: Method, path: &str, body: Value, expected: u16) -> Value {
+        let what = format!("{method} {path} {body}");
+        let (status, answer) = self.ask(method, path, body).await;
+        assert_eq!(status.as_u16(), expected, "{what}: {answer}");
+        if expected >= 400 {
+            assert!(answer["error"].is_string(), "{what}: {answer}");
+        }
+        answer
+    }
+}
+
+fn body(id: &str) -> Value {
+    json!({
+        "id": id,
+        "metadata": { "labels": { "team": "a" } },
+        "spec": { "containers": [
+            { "name": "main", "image": "busybox", "resource": { "cpu": "100m", "memory": "32Mi" } }
+        ] },
+    })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sandbox_goes_round_through_a_follower() {
+    let cluster = Cluster::start(3).await;
+    let http = Http::of(&cluster, cluster.follower().await);
+    let path = "/api/v1/sandboxes";
+    let created = http.check(Method::POST, path, body("s"), 201).await;
+    assert_eq!(created["sandbox"]["status"]["phase"], "Pending");
+    assert_eq!(
+        created["sandbox"]["spec"]["containers"][0]["image"],
+        "docker.io/library/busybox:latest"
+    );
+    http.check(Method::POST, path, body("s"), 409).await;
+    let shown = http
+        .check(Method::GET, "/api/v1/sandboxes/s", Value::Null, 200)
+        .await;
+    assert_eq!(shown["sandbox"]["id"], "s");
+    let patch = json!({ "ttl_seconds": 3600, "labels": { "team": null, "tier": "1" } });
+    let patched = http.check(Method::PATCH, "/api/v1/sandboxes/s", patch, 200).await;
+    assert_eq!(patched["sandbox"]["metadata"]["labels"], json!({ "tier": "1" }));
+    assert_eq!(patched["sandbox"]["spec"]["ttl_seconds"], 3600);
+    assert!(patched["sandbox"]["status"]["expire_at"].is_string());
+    http.check(
+        Method::PATCH,
+        "/api/v1/sandboxes/s",
+        json!({ "spec": { "egress": true } }),
+        400,
+    )
+    .await;
+    let deleted = http
+        .check(Method::DELETE, "/api/v1/sandboxes/s", Value::Null, 200)
+        .await;
+    assert_eq!(deleted, json!({ "deleted": "s" }));
+    http.check(Method::GET, "/api/v1/sandboxes/s", Value::Null, 404)
+        .await;
+    http.check(Method::DELETE, "/api/v1/sandboxes/s", Value::Null, 404)
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn faulty_requests_are_refused_with_their_status() {
+    let cluster = Cluster::start(1).await;
+    let http = Http::of(&cluster, 0);
+    let nothing = || Value::Null;
+    http.check(
+        Method::POST,
+        "/api/v1/sandboxes",
+        json!({ "id": "s", "spec": {} }),
+        400,
+    )
+    .await;
+    http.check(Method::POST, "/api/v1/sandboxes", json!("text"), 400)
+        .await;
+    http.check(Method::GET, "/api/v1/sandboxes?phase=Asleep", nothing(), 400)
+        .await;
+    http.check(Method::GET, "/api/v1/sandboxes?limit=many", nothing(), 400)
+        .await;
+    http.check(Method::GET, "/api/v1/sandboxes?label=!", nothing(), 400)
+        .await;
+    http.check(Method::GET, "/api/v1/nodes?phase=Running", nothing(), 400)
+        .await;
+    http.check(Method::GET, "/api/v1/sandboxes/s/logs", nothing(), 404)
+        .await;
+    http.check(Method::GET, "/api/v1/nothing", nothing(), 404).await;
+    http.check(Method::PUT, "/api/v1/sandboxes", nothing(), 405).await;
+    http.check(Method::PATCH, "/api/v1/nodes/n", json!({}), 404).await;
+    http.check(Method::GET, "/api/v1/watch?kind=pod", nothing(), 400)
+        .await;
+    let mut request = http.request(&Method::DELETE, "/api/v1/externals/e", &nothing());
+    request
+        .headers_mut()
+        .insert("idempotency-key", "1".parse().expect("a value"));
+    assert_eq!(http.send(request).await.status(), StatusCode::BAD_REQUEST);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn list_is_filtered_and_read_page_by_page() {
+    let cluster = Cluster::start(1).await;
+    let http = Http::of(&cluster, 0);
+    for id in ["a", "b", "c"] {
+        http.check(Method::POST, "/api/v1/sandboxes", body(id), 201).await;
+    }
+    let check = async |query: &str, expected: &[&str]| {
+        let answer = http
+            .check(
+                Method::GET,
+                &format!("/api/v1/sandboxes{query}"),
+                Value::Null,
+                200,
+            )
+            .await;
+        let items = answer["items"].as_array().expect("a list").iter();
+        let ids: Vec<&str> = items.filter_map(|item| item["id"].as_str()).collect();
+        assert_eq!(ids, expected, "{query}");
+        answer["cursor"].as_str().map(str::to_owned)
+    };
+    assert_eq!(check("", &["a", "b", "c"]).await, None);
+    assert_eq!(check("?label=team=b", &[]).await, None);
+    assert_eq!(check("?label=team=a&phase=pending", &["a", "b", "c"]).await, None);
+    assert_eq!(check("?phase=Running", &[]).await, None);
+    let cursor = check("?limit=2", &["a", "b"]).await.expect("there is more");
+    assert_eq!(check(&format!("?limit=2&cursor={cursor}"), &["c"]).await, None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nodes_and_externals_are_created_changed_and_deleted() {
+    let cluster = Cluster::start(1).await;
+    let http = Http::of(&cluster, 0);
+    let _agent = Agent::join(&cluster, "n").await;
+    let node = json!({ "id": "n", "metadata": { "labels": { "region": "eu" } } });
+    http.check(Method::POST, "/api/v1/nodes", node, 200).await;
+    let external = json!({ "id": "e", "spec": { "node_id": "n", "external": "x.test" } });
+    let shown = http.check(Method::POST, "/api/v1/externals", external, 200).await;
+    assert_eq!(shown["external"]["spec"]["external"], "x.test");
+    let patch = json!({ "metadata": { "labels": { "region": "us" } }, "spec": { "unschedulable": true } });
+    http.check(Method::PATCH, "/api/v1/nodes/n", patch, 200).await;
+    let node = http.check(Method::GET, "/api/v1/nodes/n", Value::Null, 200).await["node"].take();
+    assert_eq!(
+        (&node["state"], &node["unschedulable"]),
+        (&json!("Ready"), &json!(true))
+    );
+    assert_eq!(node["metadata"]["labels"], json!({ "region": "us" }));
+    assert_eq!(node["resources"]["external"], "x.test");
+    assert_eq!(node["resources"]["allocatable_cpu_milli"], 3_600);
+    assert!(node["last_heartbeat"].is_string());
+    let listed = http
+        .check(Method::GET, "/api/v1/externals", Value::Null, 200)
+        .await;
+    assert_eq!(listed["items"][0]["id"], "e");
+    http.check(Method::DELETE, "/api/v1/externals/e", Value::Null, 200)
+        .await;
+    http.check(Method::GET, "/api/v1/externals/e", Value::Null, 404)
+        .await;
+    http.check(Method::DELETE, "/api/v1/nodes/n?force=true", Value::Null, 200)
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_described_path_is_served() {
+    let cluster = Cluster::start(1).await;
+    let http = Http::of(&cluster, 0);
+    let description = http.check(Method::GET, "/openapi.json", Value::Null, 200).await;
+    for (path, operations) in description["paths"].as_object().expect("paths") {
+        for method in operations
+            .as_object()
+            .expect("operations")
+            .keys()
+            .filter(|key| *key != "parameters")
+        {
+            let method: Method = method.to_uppercase().parse().expect("a method");
+            // What is asked for is not there, which the interface says in its own words.
+            let request = http.request(&method, &path.replace("{id}", "no-such"), &Value::Null);
+            let response = http.send(request).await;
+            let status = response.status();
+            assert_ne!(status, StatusCode::METHOD_NOT_ALLOWED, "{method} {path}");
+            if status == StatusCode::NOT_FOUND {
+                let bytes = to_bytes(response.into_body(), LONGEST)
+                    .await
+                    .expect("it is whole");
+                let text = String::from_utf8_lossy(&bytes);
+                assert!(!text.contains("no such path"), "{method} {path}");
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn replica_says_that_it_lives_and_is_ready_and_who_is_there() {
+    let cluster = Cluster::start(3).await;
+    let http = Http::of(&cluster, cluster.follower().await);
+    http.check(Method::GET, "/healthz", Value::Null, 200).await;
+    http.check(Method::GET, "/readyz", Value::Null, 200).await;
+    let members = http.check(Method::GET, "/api/v1/cluster", Value::Null, 200).await;
+    assert_eq!(members["replicas"].as_array().map(Vec::len), Some(3));
+    let leader = cluster.leader().await as u64 + 1;
+    assert_eq!(members["leader_id"], leader);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn logs_are_read_through_a_follower() {
+    let cluster = Cluster::start(3).await;
+    let mut agent = Agent::join(&cluster, "n").await;
+    user::apply(&cluster, user::sandbox("s", "")).await;
+    agent.told_to_run("s").await;
+    let http = Http::of(&cluster, cluster.follower().await);
+    let read = http.check(Method::GET, "/api/v1/sandboxes/s/logs?tail=2", Value::Null, 200);
+    let answer = async {
+        let (request, says, down) = relay_lines(&cluster, &mut agent, &["hello", "again"]).await;
+        assert_eq!(request.tail, Some(2));
+        drop(says);
+        down
+    };
+    let (lines, _down) = tokio::join!(read, answer);
+    let expected = json!({ "sandbox_id": "s", "logs": { "lines": ["[main] hello", "[main] again"] } });
+    assert_eq!(lines, expected);
+    drop(agent);
+    http.check(Method::GET, "/api/v1/sandboxes/s/logs", Value::Null, 502)
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn changes_are_told_as_events() {
+    let cluster = Cluster::start(1).await;
+    let mut agent = Agent::join(&cluster, "n").await;
+    let http = Http::of(&cluster, 0);
+    let request = http.request(&Method::GET, "/api/v1/watch?kind=sandbox", &Value::Null);
+    let mut stream = http.send(request).await.into_body().into_data_stream();
+    let mut text = String::new();
+    let mut until = async |part: &str| {
+        let told = async {
+            while !text.contains(part) {
+                let bytes = stream.next().await.expect("it goes on").expect("no fault");
+                text.push_str(&String::from_utf8_lossy(&bytes));
+            }
+        };
+        within(part, told).await;
+    };
+    until("event: synced").await;
+    user::apply(&cluster, user::sandbox("s", "")).await;
+    until("event: changed").await;
+    let mut watch = Watch::of(&cluster, 0, Kind::Sandbox, "s").await;
+    let desired = agent.told_to_run("s").await;
+    agent.report(running(&desired)).await;
+    watch.until_phase(Phase::Running).await;
+    until("\"phase\":\"Running\"").await;
+}
