@@ -237,21 +237,26 @@ impl Log {
         Ok(log)
     }
 
-    /// Reads the whole log, checking checksums and sequence.
+    /// Reads the whole log, checking checksums and sequence. Only the last entry is decoded.
     fn read_ends(&self) -> Result<Ends, StoreError> {
         let purged: Option<wire::LogId> = self.meta("the purged position", PURGED)?;
         let purged = purged.map(codec::log_id_from);
-        let mut last = purged;
         let mut next = purged.map(|id| id.index + 1);
+        let mut newest = None;
         self.scan(next.unwrap_or(0)..u64::MAX, |index, key, value| {
             let expected = next.unwrap_or(index);
             if index != expected {
                 return Err(self.hole(expected));
             }
-            last = Some(self.decode(index, key, value)?.log_id);
+            codec::open(key, value).map_err(self.damaged(format!("log entry {index}")))?;
             next = Some(index + 1);
+            newest = Some(index);
             Ok(true)
         })?;
+        let last = match newest {
+            Some(index) => self.read(index..index + 1, 1)?.first().map(|entry| entry.log_id),
+            None => purged,
+        };
         Ok(Ends { purged, last })
     }
 
