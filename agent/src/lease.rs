@@ -5,7 +5,11 @@
 //! heartbeat for the lease. The agent counts the same lease from the moment that it *sent* the last heartbeat
 //! which was acknowledged, hence before the leader received it, and a new leader counts from no earlier than
 //! its own election. So the agent's lease is over first, whatever the network does, and it ends all that runs
-//! [`margin`] before that: the margin covers the ending itself and clocks that run at different speeds.
+//! [`margin`] before that: the margin covers the ending itself and clocks that run at different speeds. A leader
+//! that has lost its quorum must stop to acknowledge, since its successor hears nothing of these heartbeats.
+//!
+//! The end of the lease is also the deadline of every monitor (see `sandbox`), so that it holds where no agent
+//! is alive to see it.
 
 use crate::clock::{self, BootTime};
 use crate::sealed::{self, Durability, SealedError};

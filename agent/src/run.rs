@@ -30,7 +30,7 @@ use std::net::IpAddr;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 /// Sandboxes' files are nobody's business but the agent's.
@@ -124,15 +124,22 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), RunError
         lease: lease.clone(),
         reports: reports.clone(),
         usage: Box::new(move || meter.read()),
+        replicas: watch::Sender::default(),
         sandboxes: settings.sandboxes.clone(),
     });
+    let replicas = session_node.replicas.subscribe();
     tracing::info!(
         node = %config.node_id, ip = ?report.ip, cgroups = report.cgroup_mode, kernel = report.kernel,
         cpu = %report.capacity.cpu, memory = %report.capacity.memory, "starting"
     );
     let (state_dir, registries) = (config.state_dir.clone(), registries(&config));
     let images = blocking(move || open_images(&state_dir, registries)).await?;
-    let network = Network::open(network_config(&config).await).await?;
+    let network = Network::open(NetworkConfig {
+        subnet: block(config.sandbox_cidr),
+        protected: protected(&config, &[]).await,
+    })
+    .await?;
+    let protecting = protect(network.clone(), config.clone(), replicas);
     let addresses = Addresses::new(config.sandbox_cidr);
     let host = Arc::new(Host::new(
         (images, network, cgroups, addresses),
@@ -149,7 +156,8 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), RunError
         }
         stop.cancel();
     };
-    let (reconciled, ()) = futures::join!(reconciling, speaking);
+    let protecting = stop.run_until_cancelled(protecting);
+    let (reconciled, (), _) = futures::join!(reconciling, speaking, protecting);
     Ok(reconciled?)
 }
 
@@ -201,11 +209,21 @@ fn host_settings(config: &Config, boot_id: String) -> Result<HostSettings, RunEr
     })
 }
 
-/// The control plane's addresses are closed to sandboxes, without being named.
-async fn network_config(config: &Config) -> NetworkConfig {
-    let Subnet { address, prefix } = config.sandbox_cidr;
+/// Keeps sandboxes from replicas that joined later as well, as soon as a leader tells of them.
+async fn protect(network: Network, config: Config, mut replicas: watch::Receiver<Vec<String>>) {
+    while replicas.changed().await.is_ok() {
+        let learned = replicas.borrow_and_update().clone();
+        let protected = protected(&config, &learned).await;
+        if let Err(error) = network.protect(&protected).await {
+            tracing::error!(%error, "cannot keep sandboxes from replicas that were added");
+        }
+    }
+}
+
+/// What is closed to all sandboxes: what is configured, and the control plane without being named.
+async fn protected(config: &Config, learned: &[String]) -> Vec<Cidr> {
     let mut protected = config.protect.clone();
-    for server in &config.servers {
+    for server in config.servers.iter().chain(learned) {
         let name = server.clone();
         match blocking(move || node::resolve(&name)).await {
             Ok(addresses) => protected.extend(addresses.into_iter().map(|a| single(a.ip()))),
@@ -216,12 +234,13 @@ async fn network_config(config: &Config) -> NetworkConfig {
     }
     protected.sort_unstable();
     protected.dedup();
-    NetworkConfig {
-        subnet: Cidr {
-            address: address.into(),
-            prefix,
-        },
-        protected,
+    protected
+}
+
+fn block(subnet: Subnet) -> Cidr {
+    Cidr {
+        address: subnet.address.into(),
+        prefix: subnet.prefix,
     }
 }
 

@@ -109,7 +109,7 @@ pub fn read<M: Message + Default>(path: &Path, magic: [u8; 4]) -> Result<Option<
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proto::wire::Version;
+    use proto::wire::{self, Version};
 
     const MAGIC: [u8; 4] = *b"TEST";
     const MESSAGE: Version = Version { term: 7, index: 9 };
@@ -138,6 +138,65 @@ mod tests {
             assert_eq!(read(&path, MAGIC).expect("read"), Some(MESSAGE));
         }
         assert_eq!(fs::read_dir(folder.path()).expect("listed").count(), 1);
+    }
+
+    /// Bytes of every form that was ever written stay readable: `hex` is never changed, only added to.
+    #[track_caller]
+    fn check_golden<M: Message + Default + PartialEq + std::fmt::Debug>(
+        message: &M,
+        magic: [u8; 4],
+        hex: &str,
+    ) {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("file");
+        write(&path, magic, message, Durability::Process).expect("written");
+        assert_eq!(hex::encode(fs::read(&path).expect("read")), hex);
+        fs::write(&path, hex::decode(hex).expect("hex")).expect("written");
+        assert_eq!(read::<M>(&path, magic).expect("read").as_ref(), Some(message));
+    }
+
+    #[test]
+    fn stored_forms_are_read_for_ever() {
+        let report = wire::SandboxReport {
+            sandbox_id: "s".to_owned(),
+            uid: 7,
+            phase: wire::Phase::Running.into(),
+            ip: "10.89.0.2".to_owned(),
+            timings_ms: [("pull".to_owned(), 3)].into(),
+            ..Default::default()
+        };
+        let record = wire::SandboxRecord {
+            stage: wire::sandbox_record::Stage::Running.into(),
+            report: Some(report),
+        };
+        check_golden(
+            &record,
+            *b"SBXR",
+            "5342585289e02da70803121c0a017310071803320931302e38392e302e3242080a0470756c6c1003",
+        );
+        let desired = wire::DesiredSandbox {
+            sandbox_id: "s".to_owned(),
+            uid: 7,
+            ..Default::default()
+        };
+        let ledger = wire::Ledger {
+            accepted: Some(MESSAGE),
+            boot_id: "b".to_owned(),
+            sandboxes: vec![wire::LedgerSandbox {
+                desired: Some(desired),
+                expires_at_boot_ms: 9,
+            }],
+        };
+        check_golden(
+            &ledger,
+            *b"SBXL",
+            "5342584c50d089520a04080710091201621a090a050a017310071009",
+        );
+        let lease = wire::LeaseRecord {
+            boot_id: "b".to_owned(),
+            until_boot_ms: 9,
+        };
+        check_golden(&lease, *b"SBXT", "53425854623d634c0a01621009");
     }
 
     #[test]

@@ -27,6 +27,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use target::Targets;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 /// A conversation that is over so soon was about something that the next one may meet again: another agent of the
@@ -52,6 +53,8 @@ pub struct Node {
     pub reports: Reports,
     /// Asked once per heartbeat.
     pub usage: Box<dyn Fn() -> Used + Send + Sync>,
+    /// The replicas that the last leader has told of.
+    pub replicas: watch::Sender<Vec<String>>,
     /// Where the folders of sandboxes are, for their logs.
     pub sandboxes: PathBuf,
 }
@@ -68,6 +71,12 @@ async fn follow(targets: &mut Targets, node: &Arc<Node>) {
         let why = match dial::dial(&target, node).await {
             Ok(Dialled::Leader(link)) => {
                 targets.connected(&target, &link.welcome.endpoints);
+                let told = &link.welcome.endpoints;
+                node.replicas.send_if_modified(|known| {
+                    let changed = known != told;
+                    known.clone_from(told);
+                    changed
+                });
                 tracing::info!(
                     leader = target,
                     id = link.welcome.leader_id,

@@ -219,6 +219,7 @@ impl Running {
                 cpu_milli: 7,
                 memory_bytes: 9,
             }),
+            replicas: watch::Sender::default(),
             sandboxes: folder.path().join("sandboxes"),
         });
         let stop = CancellationToken::new();
