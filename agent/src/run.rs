@@ -139,6 +139,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), RunError
         protected: protected(&config, &[]).await,
     })
     .await?;
+    let store = images.clone();
     let protecting = protect(network.clone(), config.clone(), replicas);
     let addresses = Addresses::new(config.sandbox_cidr);
     let host = Arc::new(Host::new(
@@ -156,8 +157,9 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), RunError
         }
         stop.cancel();
     };
-    let protecting = stop.run_until_cancelled(protecting);
-    let (reconciled, (), _) = futures::join!(reconciling, speaking, protecting);
+    let beside = async { futures::join!(protecting, store.keep_tidy()) };
+    let beside = stop.run_until_cancelled(beside);
+    let (reconciled, (), _) = futures::join!(reconciling, speaking, beside);
     Ok(reconciled?)
 }
 
