@@ -39,8 +39,10 @@ pub enum ServeError {
     Serve(#[from] tonic::transport::Error),
     #[error("a task of this replica failed: {0}")]
     Task(#[from] JoinError),
-    #[error("the replica has stopped by itself; the log says why")]
-    Stopped,
+    #[error("the replica takes no part any more: {0}")]
+    Stopped(String),
+    #[error("the listener for users and agents has ended")]
+    Closed,
 }
 
 /// A replica that takes part in its cluster and has its port, but serves nobody yet.
@@ -111,13 +113,17 @@ impl Serving {
             .add_routes(routes)
             .serve_with_incoming_shutdown(incoming, async move { drained.cancelled().await });
         let mut server = tokio::spawn(server);
-        let mut leading = tokio::spawn(controller.run());
+        let leading = tokio::spawn(controller.run());
         let dispatching = tokio::spawn(api.sessions().clone().dispatch());
 
         let ended = tokio::select! {
             () = stop => Ok(()),
-            ended = &mut server => ended?.map_err(ServeError::from).and(Err(ServeError::Stopped)),
-            ended = &mut leading => ended.map_err(ServeError::from).and(Err(ServeError::Stopped)),
+            reason = replica.stopped() => Err(ServeError::Stopped(reason)),
+            ended = &mut server => match ended {
+                Ok(Ok(())) => Err(ServeError::Closed),
+                Ok(Err(error)) => Err(error.into()),
+                Err(error) => Err(error.into()),
+            },
         };
         // Others lead before the agents are sent away, so that they find them at once.
         if timeout(HANDOVER_TIMEOUT, replica.shutdown()).await.is_err() {

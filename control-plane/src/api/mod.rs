@@ -27,7 +27,11 @@ pub use write::Write;
 use crate::raft::{Leadership, Replica};
 use crate::session::{Liveness, Sessions};
 use proto::wire;
+use std::time::Duration;
 use tokio_util::sync::CancellationToken;
+
+/// How long a request waits for a leader to be elected: several elections.
+const ELECTION: Duration = Duration::from_secs(2);
 
 /// Everything that requests need. Cheap to clone: clones share.
 #[derive(Clone)]
@@ -61,15 +65,28 @@ impl Api {
         self.replica.leadership().borrow().clone()
     }
 
-    /// The replicas, as this one sees them; `stale` where it may be cut off from the others.
+    /// The same, once a leader is known or [`ELECTION`] has passed: clients that don't try again by themselves are to
+    /// see a pause.
+    pub(in crate::api) async fn settled_leadership(&self) -> Leadership {
+        let mut leadership = self.replica.leadership();
+        let known = leadership
+            .wait_for(|now| now.is_self || now.leader.as_ref().is_some_and(|l| l.id != self.replica.id()));
+        match tokio::time::timeout(ELECTION, known).await {
+            Ok(Ok(now)) => now.clone(),
+            Ok(Err(_)) | Err(_) => self.leadership(),
+        }
+    }
+
+    /// The replicas, as the leader sees them; with `stale` as this one does, which may be cut off from the others.
     ///
     /// # Errors
     /// [`Fault::Read`] where no quorum answers.
     pub async fn cluster(&self, stale: bool) -> Result<wire::ClusterResponse, Fault> {
-        if !stale {
-            self.replica.linearize().await?;
+        if stale {
+            return Ok(self.replica.cluster());
         }
-        Ok(self.replica.cluster())
+        self.replica.linearize().await?;
+        Ok(self.replica.describe_cluster().await)
     }
 
     /// Forms a cluster of `members`, this replica included.

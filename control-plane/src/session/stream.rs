@@ -236,7 +236,7 @@ impl Session<'_> {
     async fn welcome(&self) -> Result<(), SessionError> {
         let cluster = self.sessions.replica.cluster();
         let welcome = wire::Welcome {
-            leader_id: cluster.answered_by,
+            leader_id: self.sessions.replica.id(),
             heartbeat_ms: millis(self.sessions.timings.heartbeat),
             lease_ms: millis(self.sessions.timings.node_lease),
             endpoints: cluster

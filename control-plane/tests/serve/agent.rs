@@ -2,6 +2,7 @@
 
 use crate::cluster::{Cluster, within};
 use proto::wire::{self, agent_message, leader_message::Message};
+use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
@@ -73,9 +74,26 @@ impl Agent {
 
     /// Of the leader, with nothing on its node.
     pub(crate) async fn join(cluster: &Cluster, node: &str) -> Self {
-        let leader = cluster.leader().await;
-        let agent = Self::try_join(cluster, leader, node, Vec::new()).await;
-        agent.expect("the leader welcomes an agent")
+        Self::join_with(cluster, node, Vec::new()).await
+    }
+
+    /// Goes to the leader, again while a new one is still taking over.
+    pub(crate) async fn join_with(
+        cluster: &Cluster,
+        node: &str,
+        inventory: Vec<wire::SandboxReport>,
+    ) -> Self {
+        let joined = async {
+            loop {
+                let leader = cluster.leader().await;
+                match Self::try_join(cluster, leader, node, inventory.clone()).await {
+                    Ok(agent) => return agent,
+                    Err(status) => eprintln!("not welcome yet: {status}"),
+                }
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        within("a welcome", joined).await
     }
 
     pub(crate) async fn say(&self, message: agent_message::Message) {

@@ -91,7 +91,9 @@ impl Cluster {
             });
         }
         let cluster = Self { replicas, _dir: dir };
-        cluster.leader().await;
+        for replica in 0..cluster.replicas.len() {
+            within("an answer of every replica", cluster.ready(replica)).await;
+        }
         cluster
     }
 
@@ -111,6 +113,14 @@ impl Cluster {
 
     pub(crate) fn agent(&self, replica: usize) -> AgentClient<Channel> {
         AgentClient::new(self.channel(replica))
+    }
+
+    /// Returns once a replica knows the leader, and that leads.
+    async fn ready(&self, replica: usize) {
+        let request = wire::ClusterRequest { stale: false };
+        while self.control(replica).cluster(request).await.is_err() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
     }
 
     /// Which of the running replicas leads, as it says itself.

@@ -124,14 +124,12 @@ async fn sessions_move_to_the_next_leader() {
         matches!(status.code(), Code::FailedPrecondition | Code::Unavailable),
         "{status:?}"
     );
-    let leader = cluster.leader().await;
-    let moved = Agent::try_join(&cluster, leader, "n", vec![running(&desired)]).await;
-    let mut agent = moved.expect("the new leader welcomes it");
+    let mut agent = Agent::join_with(&cluster, "n", vec![running(&desired)]).await;
     assert_ne!(agent.welcome.leader_id, old);
     let all = agent.desired().await;
     assert!(all.full);
     assert_eq!(all.sandboxes[0].uid, desired.uid);
-    let mut watch = Watch::of(&cluster, leader, Kind::Sandbox, "s").await;
+    let mut watch = Watch::of(&cluster, cluster.leader().await, Kind::Sandbox, "s").await;
     watch.until_phase(Phase::Running).await;
 }
 

@@ -37,8 +37,11 @@ impl Default for Leader {
 
 /// Before handlers that only the leader's can serve.
 pub(super) async fn to_leader(State(rest): State<Rest>, request: Request, next: Next) -> Response {
-    let leadership = rest.api.leadership();
-    if leadership.is_self || request.headers().contains_key(&FORWARDED) {
+    if request.headers().contains_key(&FORWARDED) {
+        return next.run(request).await;
+    }
+    let leadership = rest.api.settled_leadership().await;
+    if leadership.is_self {
         return next.run(request).await;
     }
     let Some(leader) = leadership.leader else {

@@ -45,28 +45,29 @@ pub fn router(api: &Api) -> Router {
         leader: forward::Leader::default(),
     };
     let leaders = Router::new()
-        .route("/sandboxes", post(sandboxes::create))
+        .route("/api/v1/sandboxes", post(sandboxes::create))
         .route(
-            "/sandboxes/{id}",
+            "/api/v1/sandboxes/{id}",
             patch(sandboxes::change).delete(sandboxes::remove),
         )
-        .route("/sandboxes/{id}/logs", get(logs::read))
-        .route("/nodes", post(nodes::apply))
-        .route("/nodes/{id}", patch(nodes::change).delete(nodes::remove))
-        .route("/externals", post(externals::apply))
-        .route("/externals/{id}", delete(externals::remove))
+        .route("/api/v1/sandboxes/{id}/logs", get(logs::read))
+        .route("/api/v1/nodes", post(nodes::apply))
+        .route("/api/v1/nodes/{id}", patch(nodes::change).delete(nodes::remove))
+        .route("/api/v1/externals", post(externals::apply))
+        .route("/api/v1/externals/{id}", delete(externals::remove))
         .route_layer(from_fn_with_state(rest.clone(), forward::to_leader));
     let any = Router::new()
-        .route("/sandboxes", get(sandboxes::list))
-        .route("/sandboxes/{id}", get(sandboxes::show))
-        .route("/nodes", get(nodes::list))
-        .route("/nodes/{id}", get(nodes::show))
-        .route("/externals", get(externals::list))
-        .route("/externals/{id}", get(externals::show))
-        .route("/cluster", get(cluster::show))
-        .route("/watch", get(watch::events));
+        .route("/api/v1/sandboxes", get(sandboxes::list))
+        .route("/api/v1/sandboxes/{id}", get(sandboxes::show))
+        .route("/api/v1/nodes", get(nodes::list))
+        .route("/api/v1/nodes/{id}", get(nodes::show))
+        .route("/api/v1/externals", get(externals::list))
+        .route("/api/v1/externals/{id}", get(externals::show))
+        .route("/api/v1/cluster", get(cluster::show))
+        .route("/api/v1/watch", get(watch::events));
     Router::new()
-        .nest("/api/v1", leaders.merge(any))
+        .merge(leaders)
+        .merge(any)
         .route("/healthz", get(health::alive))
         .route("/readyz", get(health::ready))
         .route("/openapi.json", get(health::description))
