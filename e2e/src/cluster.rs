@@ -182,6 +182,28 @@ impl Cluster {
         found.unwrap_or_else(|| panic!("no {role} among {members:?}"))
     }
 
+    /// The name of the replica that a quorum follows; waits for an election that is going on.
+    ///
+    /// # Panics
+    /// Where no replica can tell.
+    #[track_caller]
+    pub fn leader(&self) -> String {
+        let text = self.sbxctl(&["get", "cluster", "-o", "json"]).ok();
+        let cluster: Value = serde_json::from_str(&text).expect("the cluster is JSON");
+        format!("replica-{}", cluster["leader_id"])
+    }
+
+    /// The member of this name.
+    ///
+    /// # Panics
+    /// Where there is none.
+    #[track_caller]
+    pub fn member(&self, name: &str) -> Member {
+        let members = self.members();
+        let found = members.iter().find(|m| m.name == name).cloned();
+        found.unwrap_or_else(|| panic!("no {name} among {members:?}"))
+    }
+
     /// From now on, commands speak to this replica alone.
     pub fn speak_to(&mut self, member: &Member) {
         self.server = Some(member.endpoint());

@@ -60,7 +60,7 @@ fn ends_of_containers_decide_phase_reason_and_exit_code() {
         ),
         (
             "killed",
-            "kill -9 $$",
+            "sh -c 'kill -9 $$'; exit $?",
             "native",
             "Failed",
             Some("ContainerExited"),

@@ -148,7 +148,7 @@ fn check_leader_lost(verb: &str, back: &str) {
     cluster.run(&format!("dev {verb} {}", leader.name)).ok();
     let lost = writers.written.load(Ordering::Relaxed);
     until(lost + 200);
-    assert_ne!(cluster.member_that_is("leader").name, leader.name);
+    assert_ne!(cluster.leader(), leader.name);
     cluster.run(back.replace("LEADER", &leader.name).as_str()).ok();
     until(lost + 400);
     writers.stop.store(true, Ordering::Relaxed);
@@ -210,7 +210,7 @@ fn sandboxes_run_on_while_replicas_are_lost_and_after_all_restart() {
     cluster.run("dev kill leader").ok();
     cluster
         .run("get sandboxes --request-timeout 2s")
-        .fails(1, "no replica could answer");
+        .fails(4, "no replica could answer");
     let stale = cluster.run("get sandboxes --stale -o json").ok();
     assert!(stale.contains("steady"), "{stale}");
     for replica in cluster.members().iter().filter(|m| m.name.starts_with("replica")) {

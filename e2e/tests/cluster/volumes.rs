@@ -110,7 +110,7 @@ spec:
 #[test]
 fn volume_runs_out_of_inodes_with_enospc() {
     let cluster = Cluster::up(1, &[]);
-    let script = "i=0; while : > /data/$i; do i=$((i+1)); done 2>/tmp/why; cat /tmp/why; \
+    let script = "i=0; while touch /data/$i 2>/tmp/why; do i=$((i+1)); done; cat /tmp/why; \
                   [ $i -lt 2000 ] && echo bounded";
     let manifest = format!(
         "
