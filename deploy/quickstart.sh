@@ -17,6 +17,15 @@ show() {
   "$@"
 }
 
+# Shows the first lines of a command that would go on for ever.
+show_lines() {
+  local lines=$1
+  shift
+  printf '\n$ %s\n' "$*" >&2
+  # That the command's output ends early is no failure.
+  (set +o pipefail && "$@" | head -n "$lines")
+}
+
 # Ends the registry of an earlier run, and nothing else that may have its number now.
 stop_registry() {
   local pid
@@ -78,8 +87,7 @@ show sbxctl --server "http://$follower:7070" apply -f examples/shared-volume.yam
 show sbxctl get sandboxes -o wide
 
 say "The reader prints what the writer puts into the shared volume"
-printf '\n$ sbxctl logs -f shared-volume\n' >&2
-sbxctl logs -f shared-volume | head -n 3
+show_lines 3 sbxctl logs -f shared-volume
 
 say "Killing the leader"
 show sbxctl dev kill leader
@@ -88,8 +96,7 @@ show sbxctl get cluster
 show sbxctl get sandboxes
 
 say "The first sandbox never stopped: its log goes on"
-printf '\n$ sbxctl logs --tail 2 -f shared-volume\n' >&2
-sbxctl logs --tail 2 -f shared-volume | head -n 4
+show_lines 4 sbxctl logs --tail 2 -f shared-volume
 
 cat >&2 <<NEXT
 
