@@ -6,7 +6,7 @@
 //! | `p` | `wire::AppliedPosition` |
 //!
 //! Records and position of a run of entries are one write, so whatever of them survives a crash is the state
-//! after some entry; openraft applies the rest of the log again. One column family: a checkpoint of it is a
+//! after some entry that the log still holds; openraft applies the rest of the log again. One column family: a checkpoint of it is a
 //! single moment. Nothing is synced but tables and checkpoints, for the log is.
 
 use super::codec;
@@ -35,23 +35,22 @@ pub(super) struct Database {
 type Record = (Vec<u8>, Vec<u8>);
 
 /// What a run of entries writes.
-#[derive(Default)]
-pub(super) struct Run(WriteBatch);
+#[derive(Debug, Default)]
+pub(super) struct Run {
+    writes: Vec<Write>,
+    size: usize,
+}
 
 impl Run {
     pub(super) fn add(&mut self, writes: Vec<Write>) {
-        for Write { key, value } in writes {
-            let key = [&[RECORD], &key[..]].concat();
-            match value {
-                Some(value) => self.0.put(&key, codec::seal(&key, &value)),
-                None => self.0.delete(&key),
-            }
-        }
+        let size = |write: &Write| write.key.len() + write.value.as_ref().map_or(0, Vec::len);
+        self.size += writes.iter().map(size).sum::<usize>();
+        self.writes.extend(writes);
     }
 
-    /// Bytes, roughly.
+    /// Bytes of keys and values.
     pub(super) fn size(&self) -> usize {
-        self.0.size_in_bytes()
+        self.size
     }
 }
 
@@ -121,7 +120,14 @@ impl Database {
 
     /// All of a run and the position after it, or nothing.
     pub(super) fn write(&self, run: Run, position: &SnapshotMeta) -> Result<(), StoreError> {
-        let Run(mut batch) = run;
+        let mut batch = WriteBatch::default();
+        for Write { key, value } in run.writes {
+            let key = [&[RECORD], &key[..]].concat();
+            match value {
+                Some(value) => batch.put(&key, codec::seal(&key, &value)),
+                None => batch.delete(&key),
+            }
+        }
         batch.put(
             POSITION,
             codec::seal_message(POSITION, &codec::position(position)),

@@ -27,6 +27,41 @@ impl From<DiskFailed> for io::Error {
     }
 }
 
+/// How many appends were written to the log, and how many of those are durable. Clones share it.
+///
+/// openraft applies what a quorum holds, which may be before this replica's own disk does. The state's database
+/// waits for this, so that after a crash the log never ends before the state does.
+#[derive(Debug, Clone, Default)]
+pub struct SyncProgress(Arc<Counts>);
+
+#[derive(Debug, Default)]
+struct Counts {
+    written: AtomicU64,
+    synced: AtomicU64,
+}
+
+impl SyncProgress {
+    /// An append was written, and a sync will be asked for.
+    pub(super) fn count_written(&self) {
+        self.0.written.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// Appends written so far.
+    pub(super) fn written(&self) -> u64 {
+        self.0.written.load(Ordering::Acquire)
+    }
+
+    /// Appends durable so far.
+    pub(super) fn synced(&self) -> u64 {
+        self.0.synced.load(Ordering::Acquire)
+    }
+
+    /// The first `count` appends are durable.
+    pub(super) fn set_synced(&self, count: u64) {
+        self.0.synced.store(count, Ordering::Release);
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct GroupCommit {
     queue: Arc<Queue>,
@@ -38,6 +73,7 @@ struct Queue {
     waiting: Mutex<Waiting>,
     arrived: Condvar,
     failed: OnceLock<DiskFailed>,
+    progress: SyncProgress,
     syncs: AtomicU64,
 }
 
@@ -78,6 +114,10 @@ impl GroupCommit {
         self.queue.arrived.notify_one();
     }
 
+    pub(super) fn progress(&self) -> &SyncProgress {
+        &self.queue.progress
+    }
+
     /// Whether writing still makes sense: to be asked before each write.
     pub(super) fn check(&self) -> Result<(), DiskFailed> {
         self.queue.failed.get().map_or(Ok(()), |e| Err(e.clone()))
@@ -116,10 +156,14 @@ impl Queue {
     fn run(&self, mut sync: impl FnMut() -> io::Result<()>) {
         let mut batch = Vec::new();
         while self.next(&mut batch) {
+            let written = self.progress.written();
             let result = match self.failed.get() {
                 Some(failed) => Err(failed.clone()),
                 None => sync().map_err(|e| self.fail(&e)),
             };
+            if result.is_ok() {
+                self.progress.set_synced(written);
+            }
             self.syncs.fetch_add(1, Ordering::Relaxed);
             for callback in batch.drain(..) {
                 callback.io_completed(result.clone().map_err(Into::into));

@@ -18,7 +18,7 @@
 use super::codec;
 use super::durable;
 use super::error::StoreError;
-use super::group_commit::GroupCommit;
+use super::group_commit::{GroupCommit, SyncProgress};
 use super::rocks::{self, failed};
 use super::types::{Entry, LogId, TypeConfig, Vote};
 use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
@@ -84,6 +84,12 @@ impl LogStore {
         })
         .map_err(StoreError::Thread)?;
         Ok(Self { log, commits })
+    }
+
+    /// How much of what was appended is durable.
+    #[must_use]
+    pub fn progress(&self) -> SyncProgress {
+        self.commits.progress().clone()
     }
 
     /// Writes in order, not yet durably. A write that failed may be half done: final.
@@ -208,12 +214,16 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         I::IntoIter: Send,
     {
         self.append_entries(entries.into_iter())?;
+        self.commits.progress().count_written();
         self.commits.push(callback);
         Ok(())
     }
 
+    /// Durable at once: entries of another leader that came back would contradict a state or a snapshot that
+    /// goes further. It happens once per change of leader at most.
     async fn truncate_after(&mut self, last_log_id: Option<LogId>) -> Result<(), io::Error> {
-        Ok(self.remove_after(last_log_id)?)
+        self.remove_after(last_log_id)?;
+        self.durable().await
     }
 
     async fn purge(&mut self, log_id: LogId) -> Result<(), io::Error> {

@@ -107,7 +107,11 @@ impl Replica {
         identity::claim(&config.data_dir, id)?;
         let tuning = Arc::new(tuning::config()?);
         let dir = config.data_dir.clone();
-        let opening = move || Ok::<_, StoreError>((LogStore::open(&dir)?, StateStore::open(&dir)?));
+        let opening = move || {
+            let log = LogStore::open(&dir)?;
+            let state = StateStore::open(&dir, log.progress())?;
+            Ok::<_, StoreError>((log, state))
+        };
         let (log, state) = match tokio::task::spawn_blocking(opening).await {
             Ok(opened) => opened?,
             Err(e) => std::panic::resume_unwind(e.into_panic()),

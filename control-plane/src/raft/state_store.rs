@@ -5,6 +5,7 @@
 
 use super::database::Run;
 use super::error::StoreError;
+use super::group_commit::SyncProgress;
 use super::incoming::Inbox;
 use super::replicated::Replicated;
 use super::snapshot::{Snapshot, SnapshotFiles};
@@ -12,6 +13,7 @@ use super::stored::{Stored, index};
 use super::types::{Answers, LogId, Payload, Proposal, SnapshotMeta, StoredMembership, TypeConfig};
 use futures::{Stream, TryStreamExt};
 use openraft::storage::{ApplyResponder, EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
+use std::collections::VecDeque;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -26,6 +28,18 @@ const RUN_BYTES: usize = 1 << 20;
 pub struct StateStore {
     stored: Arc<Stored>,
     position: SnapshotMeta,
+    log: SyncProgress,
+    /// Applied and shown, and not written yet: the log's own sync of it is under way. The oldest first.
+    unwritten: VecDeque<Unwritten>,
+}
+
+/// Writes that wait for the log.
+#[derive(Debug)]
+struct Unwritten {
+    run: Run,
+    position: SnapshotMeta,
+    /// Appends that must be durable before.
+    appends: u64,
 }
 
 /// Builds one snapshot, of the state as of the moment it gets to it.
@@ -35,11 +49,17 @@ pub struct SnapshotBuilder {
 }
 
 impl StateStore {
-    /// Opens the state below `data_dir` and loads it, or begins an empty one.
-    pub fn open(data_dir: &Path) -> Result<Self, StoreError> {
+    /// Opens the state below `data_dir` and loads it, or begins an empty one. It is written behind `log`, never
+    /// before.
+    pub fn open(data_dir: &Path, log: SyncProgress) -> Result<Self, StoreError> {
         let (stored, position) = Stored::open(data_dir)?;
         let stored = Arc::new(stored);
-        Ok(Self { stored, position })
+        Ok(Self {
+            stored,
+            position,
+            log,
+            unwritten: VecDeque::new(),
+        })
     }
 
     /// What readers of this replica see.
@@ -78,17 +98,28 @@ impl StateStore {
         Answers::default()
     }
 
-    /// Writes a run, then tells who waits: for an index, and for answers.
-    fn finish(
-        &self,
-        run: Run,
-        answers: Vec<(ApplyResponder<TypeConfig>, Answers)>,
-    ) -> Result<(), StoreError> {
-        let database = self.stored.database();
-        database.write(run, &self.position)?;
+    /// Ends a run: tells who waits for an index and for answers. A quorum's logs hold what is answered; the
+    /// database only spares a restart from applying it again, and follows.
+    fn finish(&mut self, run: Run, answers: Vec<(ApplyResponder<TypeConfig>, Answers)>) {
         self.stored.replicated().announce(index(&self.position));
         for (responder, answer) in answers {
             responder.send(answer);
+        }
+        self.unwritten.push_back(Unwritten {
+            run,
+            position: self.position.clone(),
+            appends: self.log.written(),
+        });
+    }
+
+    /// Writes, in order, the runs whose entries are durable in the log.
+    fn write_behind(&mut self) -> Result<(), StoreError> {
+        let synced = self.log.synced();
+        let database = self.stored.database();
+        while self.unwritten.front().is_some_and(|next| next.appends <= synced) {
+            if let Some(next) = self.unwritten.pop_front() {
+                database.write(next.run, &next.position)?;
+            }
         }
         Ok(())
     }
@@ -112,14 +143,15 @@ impl RaftStateMachine<TypeConfig> for StateStore {
             answers.extend(responder.map(|responder| (responder, answer)));
             pending += 1;
             if pending >= RUN_ENTRIES || run.size() >= RUN_BYTES {
-                self.finish(std::mem::take(&mut run), std::mem::take(&mut answers))?;
+                self.finish(std::mem::take(&mut run), std::mem::take(&mut answers));
+                self.write_behind()?;
                 pending = 0;
             }
         }
         if pending > 0 {
-            self.finish(run, answers)?;
+            self.finish(run, answers);
         }
-        Ok(())
+        Ok(self.write_behind()?)
     }
 
     async fn get_snapshot_builder(&mut self) -> SnapshotBuilder {
@@ -133,6 +165,8 @@ impl RaftStateMachine<TypeConfig> for StateStore {
         meta: &SnapshotMeta,
         snapshot: SnapshotFiles,
     ) -> Result<(), io::Error> {
+        // Older than the snapshot, and of a database that goes with its installation.
+        self.unwritten.clear();
         let promised = meta.clone();
         self.position = blocking(&self.stored, move |stored| stored.install(&promised, &snapshot)).await?;
         Ok(())

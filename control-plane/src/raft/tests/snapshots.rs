@@ -1,5 +1,6 @@
 //! Snapshots: built, streamed in pieces, installed; and what a crash between any two steps leaves.
 
+use super::super::group_commit::SyncProgress;
 use super::super::snapshot::{SnapshotError, SnapshotFiles};
 use super::super::state_store::StateStore;
 use super::*;
@@ -12,7 +13,7 @@ const PIECE: usize = 1_000;
 type Snapshot = super::super::snapshot::Snapshot;
 
 fn open(dir: &TempDir) -> StateStore {
-    StateStore::open(dir.path()).expect("opened")
+    StateStore::open(dir.path(), SyncProgress::default()).expect("opened")
 }
 
 async fn build(store: &mut StateStore) -> Snapshot {

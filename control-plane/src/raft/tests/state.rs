@@ -1,5 +1,6 @@
 //! The applied state: what is there again after a restart, and what its readers are told.
 
+use super::super::group_commit::SyncProgress;
 use super::super::state_store::StateStore;
 use super::*;
 use crate::state::Change;
@@ -7,7 +8,7 @@ use openraft::StoredMembership;
 use tempfile::{TempDir, tempdir};
 
 fn open(dir: &TempDir) -> StateStore {
-    StateStore::open(dir.path()).expect("opened")
+    StateStore::open(dir.path(), SyncProgress::default()).expect("opened")
 }
 
 /// The folder of the only database.
@@ -68,12 +69,38 @@ async fn a_torn_end_leaves_the_state_after_some_entry() {
 }
 
 #[tokio::test]
+async fn what_the_log_may_still_lose_is_shown_and_not_written() {
+    let dir = tempdir().expect("a folder");
+    let log = SyncProgress::default();
+    let mut store = StateStore::open(dir.path(), log.clone()).expect("opened");
+    let all = changes(1, 3);
+    for entry in all.clone() {
+        log.count_written();
+        apply(&mut store, vec![entry]).await;
+    }
+    assert_eq!(*store.replicated().read(), state_after(&all));
+    assert_eq!(*store.replicated().applied().borrow(), 3);
+
+    // How far a crash now would leave it; a crash after the log has synced two of the entries; and all.
+    for (synced, written) in [(0, None), (2, Some(2)), (3, Some(3))] {
+        log.set_synced(synced);
+        apply(&mut store, Vec::new()).await;
+        let crashed = tempdir().expect("a folder");
+        copy_dir(dir.path(), crashed.path());
+        let applied = open(&crashed).applied_state().await.expect("a position").0;
+        assert_eq!(applied.map(|id| id.index), written, "{synced} synced");
+    }
+}
+
+#[tokio::test]
 async fn damage_is_named() {
     for (key, what) in [(&b"oee1"[..], "the record `ee1`"), (b"p", "the applied position")] {
         let dir = tempdir().expect("a folder");
         apply(&mut open(&dir), changes(1, 3)).await;
         flip_stored_byte(&database(dir.path()), "default", key);
-        let error = StateStore::open(dir.path()).map(|_| ()).expect_err("refused");
+        let error = StateStore::open(dir.path(), SyncProgress::default())
+            .map(|_| ())
+            .expect_err("refused");
         let error = error.to_string();
         assert!(error.contains(what), "{error}");
         assert!(error.contains("checksum mismatch"), "{error}");
@@ -85,7 +112,9 @@ async fn a_lost_database_is_not_taken_for_an_empty_one() {
     let dir = tempdir().expect("a folder");
     apply(&mut open(&dir), changes(1, 3)).await;
     fs::remove_dir_all(database(dir.path())).expect("removed");
-    let error = StateStore::open(dir.path()).map(|_| ()).expect_err("refused");
+    let error = StateStore::open(dir.path(), SyncProgress::default())
+        .map(|_| ())
+        .expect_err("refused");
     assert!(error.to_string().contains("db-1"), "{error}");
 }
 

@@ -15,7 +15,7 @@ impl StoreBuilder<TypeConfig, LogStore, StateStore, TempDir> for OnDisk {
         let failed = |e| StorageError::read(TypeConfig::err_from_error(&e));
         let dir = TempDir::new().expect("a folder");
         let log = LogStore::open(dir.path()).map_err(failed)?;
-        let state = StateStore::open(dir.path()).map_err(failed)?;
+        let state = StateStore::open(dir.path(), log.progress()).map_err(failed)?;
         Ok((dir, log, state))
     }
 }
