@@ -5,6 +5,7 @@
 //! |---|---|
 //! | `write` | checks what shall change, and proposes it |
 //! | `read` | linearizable and stale reads; what is filled in where an object is shown |
+//! | `heartbeats` | what only the leader knows of nodes |
 //! | `watch` | the present state, then every change |
 //! | `logs` | finds the agent that has the lines |
 //! | `fault` | why a request was not done, for either transport |
@@ -14,6 +15,7 @@
 
 mod fault;
 pub mod grpc;
+mod heartbeats;
 mod logs;
 mod read;
 pub mod rest;
@@ -39,6 +41,7 @@ pub struct Api {
     replica: Replica,
     liveness: Liveness,
     sessions: Sessions,
+    heartbeats: heartbeats::Heartbeats,
     /// Cancelled when the process is to stop: streams without end must end then.
     stopping: CancellationToken,
 }
@@ -55,6 +58,7 @@ impl Api {
             replica,
             liveness,
             sessions,
+            heartbeats: heartbeats::Heartbeats::default(),
             stopping,
         }
     }

@@ -168,7 +168,11 @@ impl Api {
     /// [`Fault::Read`] unless `stale`.
     pub async fn list(&self, query: &Query, stale: bool) -> Result<(Vec<wire::Object>, u64), Fault> {
         let (found, index) = self.find(query, stale).await?;
-        Ok((self.show(&found), index))
+        let mut objects = self.show(&found);
+        if !stale {
+            self.ask_for_heartbeats(query, &mut objects).await;
+        }
+        Ok((objects, index))
     }
 
     /// Those of [`Self::list`] that follow the id `after`, at most `limit`.
@@ -189,11 +193,11 @@ impl Api {
         let more = found.len() > limit;
         found.truncate(limit);
         let next = found.last().filter(|_| more).map(|object| object.id().to_owned());
-        Ok(Page {
-            objects: self.show(&found),
-            next,
-            index,
-        })
+        let mut objects = self.show(&found);
+        if !stale {
+            self.ask_for_heartbeats(query, &mut objects).await;
+        }
+        Ok(Page { objects, next, index })
     }
 
     async fn find(&self, query: &Query, stale: bool) -> Result<(Vec<Found>, u64), Fault> {

@@ -36,7 +36,7 @@ pub struct Leadership {
 }
 
 impl Leadership {
-    fn of(metrics: &RaftMetrics<TypeConfig>) -> Self {
+    pub(super) fn of(metrics: &RaftMetrics<TypeConfig>) -> Self {
         let membership = metrics.membership_config.membership();
         let leader = metrics.current_leader.and_then(|id| {
             let endpoint = membership.get_node(&id)?.endpoint.clone();

@@ -189,6 +189,15 @@ impl Replica {
         self.0.leadership.clone()
     }
 
+    /// Whether this replica leads in `term` as of this moment. [`Replica::leadership`] is told of a lost quorum a
+    /// little later, and much later where this process was stopped meanwhile: what must not outlive the quorum, such
+    /// as a lease that is granted, asks here.
+    #[must_use]
+    pub fn leads(&self, term: u64) -> bool {
+        let now = Leadership::of(&self.0.raft.metrics().borrow_watched());
+        now.is_self && now.term == term
+    }
+
     #[must_use]
     pub fn id(&self) -> u64 {
         self.0.id

@@ -233,7 +233,18 @@ impl Session<'_> {
         }
     }
 
+    /// Before anything that renews the agent's lease: a leader that a quorum has left must not, since the next one
+    /// knows nothing of it and would give the node's sandboxes to another.
+    fn check_lease(&self) -> Result<(), SessionError> {
+        if self.sessions.replica.leads(self.term) {
+            Ok(())
+        } else {
+            Err(SessionError::NotLeader { leader: None })
+        }
+    }
+
     async fn welcome(&self) -> Result<(), SessionError> {
+        self.check_lease()?;
         let cluster = self.sessions.replica.cluster();
         let welcome = wire::Welcome {
             leader_id: self.sessions.replica.id(),
@@ -252,6 +263,7 @@ impl Session<'_> {
         self.sessions.liveness.heard(&self.node);
         match message.message {
             Some(agent_message::Message::Heartbeat(heartbeat)) => {
+                self.check_lease()?;
                 let sequence = heartbeat.sequence;
                 self.send(leader_message::Message::HeartbeatAck(wire::HeartbeatAck {
                     sequence,

@@ -219,6 +219,17 @@ async fn watch_ends_with_a_word_when_the_replica_stops() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn follower_shows_when_the_leader_heard_a_node() {
+    let cluster = Cluster::start(3).await;
+    let _agent = crate::agent::Agent::join(&cluster, "n").await;
+    let mut control = cluster.control(cluster.follower().await);
+    let Object::Node(node) = get(&mut control, Kind::Node, "n").await.expect("it is there") else {
+        panic!("a node was asked for");
+    };
+    assert!(node.last_heartbeat_ms > 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn node_shows_its_public_name_and_what_is_used() {
     let cluster = Cluster::start(1).await;
     let mut agent = crate::agent::Agent::join(&cluster, "n").await;

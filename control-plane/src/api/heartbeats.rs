@@ -1,0 +1,95 @@
+//! When agents were heard last: only the leader knows, so that any other replica asks it when it shows nodes. Owns
+//! the connection for that. What is not known in time is not shown.
+
+use super::{Api, Query};
+use proto::object::Kind;
+use proto::wire::control_client::ControlClient;
+use proto::wire::{self, object::Object};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tonic::transport::{Channel, Endpoint};
+
+/// A round trip, and the reading of thousands of nodes. A user who lists nodes waits no longer for a detail.
+const TIMEOUT: Duration = Duration::from_millis(500);
+/// 5,000 nodes of 2 KiB, and much room.
+const MAX_ANSWER_BYTES: usize = 64 << 20;
+
+/// The connection to the leader that was asked last. Clones share.
+#[derive(Clone, Default)]
+pub(super) struct Heartbeats(Arc<Mutex<Option<(String, Channel)>>>);
+
+impl Heartbeats {
+    fn client(&self, endpoint: &str) -> Option<ControlClient<Channel>> {
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let channel = match &*kept {
+            Some((to, channel)) if to == endpoint => channel.clone(),
+            Some(_) | None => {
+                let channel = Endpoint::from_shared(endpoint.to_owned()).ok()?;
+                let channel = channel.connect_timeout(TIMEOUT).tcp_nodelay(true).connect_lazy();
+                *kept = Some((endpoint.to_owned(), channel.clone()));
+                channel
+            }
+        };
+        Some(ControlClient::new(channel).max_decoding_message_size(MAX_ANSWER_BYTES))
+    }
+}
+
+impl Api {
+    /// Completes nodes that this replica shows although it does not lead.
+    pub(super) async fn ask_for_heartbeats(&self, query: &Query, objects: &mut [wire::Object]) {
+        let leadership = self.leadership();
+        let Some(leader) = leadership.leader.filter(|_| !leadership.is_self) else {
+            return;
+        };
+        if query.kind != Kind::Node || objects.is_empty() {
+            return;
+        }
+        let Some(client) = self.heartbeats.client(&leader.endpoint) else {
+            return;
+        };
+        let Ok(Some(heard)) = tokio::time::timeout(TIMEOUT, ask(client, query)).await else {
+            tracing::debug!(
+                leader = leader.id,
+                "the leader has not told in time when it heard agents"
+            );
+            return;
+        };
+        for object in objects {
+            if let Some(Object::Node(node)) = &mut object.object {
+                node.last_heartbeat_ms = heard.get(&node.id).copied().unwrap_or_default();
+            }
+        }
+    }
+}
+
+/// Times by node; `None` where the leader does not answer.
+async fn ask(mut client: ControlClient<Channel>, query: &Query) -> Option<BTreeMap<String, u64>> {
+    let kind = wire::Kind::Node.into();
+    let nodes = match &query.id {
+        Some(id) => {
+            let (id, stale) = (id.clone(), true);
+            vec![
+                client
+                    .get(wire::GetRequest { kind, id, stale })
+                    .await
+                    .ok()?
+                    .into_inner(),
+            ]
+        }
+        None => {
+            let request = wire::ListRequest {
+                kind,
+                labels: query.labels.clone(),
+                stale: true,
+                ..Default::default()
+            };
+            client.list(request).await.ok()?.into_inner().items
+        }
+    };
+    let times = nodes.into_iter().filter_map(|object| match object.object? {
+        Object::Node(node) => Some((node.id, node.last_heartbeat_ms)),
+        Object::Sandbox(_) | Object::External(_) => None,
+    });
+    Some(times.collect())
+}
