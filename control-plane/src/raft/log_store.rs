@@ -10,7 +10,8 @@
 //! All writes go to one write-ahead log in their order, at first only into RocksDB's buffer; the thread of
 //! [`super::group_commit`] writes and syncs it for all who wait at once. After a crash there is therefore a
 //! prefix of what was written, and everything that was acknowledged. A torn end of the write-ahead log is cut
-//! off; damage before its end is not: that may have been acknowledged, so the store refuses to open.
+//! off; damage before its end is not: that may have been acknowledged, so the store refuses to open. Removing a
+//! conflicting end is synced at once; a purge is not, since only what a durable snapshot covers is purged.
 //!
 //! Called by openraft alone, which serialises all writes. Reads and writes touch memory except when RocksDB
 //! stalls, and run on the async threads.

@@ -135,7 +135,7 @@ impl Replicated {
         drop(old);
     }
 
-    /// Wakes who waits for `index`: called once the writes of a run of entries are done.
+    /// Wakes who waits for `index`: called at the end of a run of entries.
     pub(super) fn announce(&self, index: u64) {
         self.applied.send_replace(index);
     }

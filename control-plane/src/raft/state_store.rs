@@ -2,6 +2,10 @@
 //!
 //! The only writer of [`Replicated`]. What a command does is [`crate::state`]'s, what is on disk is
 //! [`super::stored`]'s; which entries are committed is openraft's, which is the only caller.
+//!
+//! A quorum may hold an entry before this replica's own log does. Such an entry is applied, shown and answered at
+//! once, but written to the database only behind the log: after a crash openraft starts from a state that its log
+//! reaches, and applies the rest again.
 
 use super::database::Run;
 use super::error::StoreError;
@@ -29,7 +33,8 @@ pub struct StateStore {
     stored: Arc<Stored>,
     position: SnapshotMeta,
     log: SyncProgress,
-    /// Applied and shown, and not written yet: the log's own sync of it is under way. The oldest first.
+    /// Applied and shown, and not written yet: the log's own sync of it is under way. The oldest first; at most
+    /// what the log has in flight.
     unwritten: VecDeque<Unwritten>,
 }
 

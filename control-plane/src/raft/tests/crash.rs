@@ -174,7 +174,7 @@ async fn a_disk_that_fails_stops_the_log_and_keeps_what_was_acknowledged() {
     shell.args(["-c", &script]).arg(this_program());
     let mut filler = start(shell, FILLER, FILL, dir.path());
     let lines: Vec<String> = filler.lines().collect();
-    let last = lines.iter().filter_map(|line| acknowledged(line)).last();
+    let last = lines.iter().filter_map(|line| acknowledged(line)).next_back();
     let last = last.expect("acknowledged entries");
     for said in ["failed ", "refused "] {
         let line = lines.iter().find_map(|line| line.strip_prefix(said));
