@@ -1,8 +1,8 @@
 //! The first membership of a cluster: from configuration, or from `sbxorch cluster init`.
 //!
-//! Every replica that is configured with the first members forms the cluster with them, in any order of starts
-//! and at once: openraft makes the same first entry of the same list everywhere, and one election decides between
-//! them. Called by [`super::replica`].
+//! Any replica that is configured with the first members may form the cluster with them, more than one as well:
+//! the lists are the same, and the election decides whose first entry holds. They take turns, so that as a rule one
+//! does and one election is enough, and no replica is waited for. Called by [`super::replica`].
 
 use super::replica::Raft;
 use super::types::{Member, TypeConfig};
@@ -10,6 +10,10 @@ use crate::config::Peer;
 use openraft::errors::{Fatal, InitializeError, RaftError};
 use proto::wire;
 use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// Between the turns of two replicas that could form the cluster: the first one's election, on a slow disk.
+const TURN: Duration = Duration::from_millis(500);
 
 /// Why no cluster is formed.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -94,5 +98,16 @@ pub(super) async fn form(id: u64, raft: &Raft, members: Members) -> Result<(), I
         Err(RaftError::APIError(InitializeError::NotAllowed(_))) => Err(InitError::Formed(id)),
         Err(RaftError::APIError(InitializeError::NotInMembers(_))) => Err(InitError::Missing(id)),
         Err(RaftError::Fatal(fatal)) => Err(InitError::Stopped(fatal)),
+    }
+}
+
+/// Forms the configured cluster when it is this replica's turn, unless another one has reached it by then.
+pub(super) async fn form_in_turn(id: u64, raft: Raft, members: Members) {
+    let before = members.keys().filter(|&&other| other < id).count();
+    tokio::time::sleep(TURN * u32::try_from(before).unwrap_or(u32::MAX)).await;
+    match form(id, &raft, members).await {
+        Ok(()) => tracing::info!("the cluster is formed as configured"),
+        Err(InitError::Formed(_)) => {}
+        Err(e) => tracing::error!("the configured cluster is not formed: {e}"),
     }
 }

@@ -44,9 +44,10 @@ impl Leadership {
         });
         let leads = metrics.state == ServerState::Leader;
         let leader = leader.filter(|_| metrics.running_state.is_ok() && !(leads && lost_quorum(metrics)));
+        // Of this very leader: a term can see more than one.
         let applied_own = metrics
             .last_applied
-            .is_some_and(|applied| applied.leader_id.term == metrics.current_term);
+            .is_some_and(|applied| applied.leader_id == metrics.vote.leader_id);
         Self {
             term: metrics.current_term,
             is_self: leads && applied_own && leader.is_some(),

@@ -17,6 +17,7 @@
 //! | `transfer` | a snapshot on its way out or in |
 //! | `link` | kept connections |
 //! | `message` | what replicas say to each other, as protobuf |
+//! | `succession` | what follows when the leader's connection breaks off |
 //! | `describe` | the cluster as one replica sees it |
 //! | [`leadership`] | who leads, as this replica knows it |
 //! | [`propose`] | commands into the log, their answers out of it |
@@ -56,6 +57,7 @@ pub mod snapshot;
 mod state_dir;
 pub mod state_store;
 mod stored;
+mod succession;
 mod transfer;
 mod tuning;
 pub mod types;

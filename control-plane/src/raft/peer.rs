@@ -8,6 +8,7 @@ use super::link::{CONNECTION_WINDOW, MAX_MESSAGE_BYTES, Recipient, STREAM_WINDOW
 use super::message;
 use super::read;
 use super::replica::Raft;
+use super::succession::Succession;
 use super::{codec, transfer};
 use futures::StreamExt;
 use futures::stream::BoxStream;
@@ -31,6 +32,7 @@ pub(super) struct PeerService {
     pub(super) id: u64,
     pub(super) raft: Raft,
     pub(super) inbox: Inbox,
+    pub(super) succession: Succession,
 }
 
 /// Serves the other replicas until `shutdown`.
@@ -64,13 +66,22 @@ impl wire::raft_server::Raft for PeerService {
         &self,
         request: Request<Streaming<wire::AppendRequest>>,
     ) -> Result<Response<Self::AppendEntriesStream>, Status> {
-        let requests = tokio_stream::StreamExt::map_while(request.into_inner(), |request| {
-            let request = request.map_err(|e| e.to_string());
-            request
-                .and_then(|request| message::append_from(request).map_err(|e| e.to_string()))
-                .inspect_err(|why| tracing::debug!(why, "a replication stream ends"))
-                .ok()
-        });
+        let succession = self.succession.clone();
+        let mut leader = None;
+        let requests =
+            tokio_stream::StreamExt::map_while(request.into_inner(), move |request| match request {
+                Ok(request) => {
+                    leader = request.vote.map(|vote| vote.node_id);
+                    message::append_from(request)
+                        .inspect_err(|e| tracing::warn!(leader, "a malformed request to append: {e}"))
+                        .ok()
+                }
+                Err(broken) => {
+                    tracing::debug!(leader, "a replication stream has broken off: {broken}");
+                    leader.into_iter().for_each(|leader| succession.broken(leader));
+                    None
+                }
+            });
         let answers = self.raft.stream_append(requests).map(|answer| match answer {
             Ok(result) => Ok(message::appended(&result)),
             Err(fatal) => Err(stopped(&fatal)),

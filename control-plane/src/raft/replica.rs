@@ -14,6 +14,7 @@ use super::propose::{Proposals, ProposeError};
 use super::read::{ReadError, Reads};
 use super::replicated::Replicated;
 use super::state_store::StateStore;
+use super::succession::Succession;
 use super::types::{Member, TypeConfig};
 use super::{StoreError, describe, tuning};
 use crate::config::Config;
@@ -55,8 +56,6 @@ pub enum StartError {
     Tuning(#[from] openraft::ConfigError),
     #[error("consensus does not start: {0}")]
     Raft(#[from] Fatal<TypeConfig>),
-    #[error("cannot form the cluster: {0}")]
-    Form(#[from] InitError),
 }
 
 /// One replica of the control plane. Clones share it.
@@ -123,6 +122,7 @@ impl Replica {
             id,
             raft: raft.clone(),
             inbox,
+            succession: Succession::start(id, raft.clone()),
         };
         let replica = Self(Arc::new(Inner {
             id,
@@ -138,25 +138,11 @@ impl Replica {
             links,
             replicated,
         }));
-        if let Err(e) = replica.form(config).await {
-            replica.stop().await;
-            return Err(e);
+        if !config.initial_cluster.is_empty() && !replica.0.raft.is_initialized().await? {
+            let members = formation::configured(&config.initial_cluster);
+            tokio::spawn(formation::form_in_turn(id, replica.0.raft.clone(), members));
         }
         Ok(replica)
-    }
-
-    /// Forms the configured cluster where there is none yet.
-    async fn form(&self, config: &Config) -> Result<(), StartError> {
-        let raft = &self.0.raft;
-        if config.initial_cluster.is_empty() || raft.is_initialized().await? {
-            return Ok(());
-        }
-        let members = formation::configured(&config.initial_cluster);
-        match formation::form(self.0.id, raft, members).await {
-            // Another replica of the list was faster.
-            Ok(()) | Err(InitError::Formed(_)) => Ok(()),
-            Err(e) => Err(e.into()),
-        }
     }
 
     /// Proposes a command; returns when a quorum has it on stable storage and it has been applied here, in bounded

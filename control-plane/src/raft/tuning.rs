@@ -7,12 +7,13 @@ use std::time::Duration;
 /// heartbeat on a loaded machine starts no election.
 const HEARTBEAT: Duration = Duration::from_millis(50);
 /// A follower stands for election once the leader's lease, which is the longest timeout, and a random timeout
-/// between these two have passed without a heartbeat: after 350 to 500 ms, the first of two followers after 380 on
-/// average. Two rounds of votes take some milliseconds each, so that a write is acknowledged within half a second
-/// of a leader's death, and within a second if the first election is split. A follower's machine may keep it
-/// waiting for 350 ms before it disturbs a leader that lives.
-const ELECTION_TIMEOUT_MIN: Duration = Duration::from_millis(150);
-pub(super) const ELECTION_TIMEOUT_MAX: Duration = Duration::from_millis(250);
+/// between these two have passed without a heartbeat: after 500 to 600 ms, the first of two followers after 535 on
+/// average; that is for a leader that is frozen or cut off. One whose process has died is missed right after the
+/// lease, see [`super::succession`]. Two rounds of votes and a commit take some ten milliseconds more. So writes go
+/// on within half a second of a leader's death, within a second of its silence, and a follower on a loaded machine
+/// may wait ten heartbeats before it disturbs a leader that lives.
+const ELECTION_TIMEOUT_MIN: Duration = Duration::from_millis(200);
+pub(super) const ELECTION_TIMEOUT_MAX: Duration = Duration::from_millis(300);
 /// A leader that has lost its quorum keeps quiet for this long at a time, so that a follower that only it reaches
 /// can take part in an election. openraft asks for twice the longest timeout at least.
 const QUORUM_PROBE: Duration = Duration::from_millis(600);

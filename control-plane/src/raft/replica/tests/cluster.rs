@@ -7,13 +7,48 @@ use proto::wire;
 use std::time::Duration;
 use tempfile::TempDir;
 use tokio::net::TcpListener;
+use tokio::runtime::{Builder, Runtime};
 
 /// Far above what a loaded machine needs; a test that waits for it has failed.
 pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 
+/// A replica and the threads it runs on, to be ended as if its process were.
+struct Running {
+    replica: Replica,
+    runtime: Runtime,
+}
+
+impl Running {
+    async fn start(config: Config, listener: TcpListener) -> Result<Self, StartError> {
+        let runtime = Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()
+            .unwrap();
+        let listener = listener.into_std().unwrap();
+        let starting = runtime
+            .spawn(async move { Replica::start_on(&config, TcpListener::from_std(listener).unwrap()).await });
+        match starting.await.unwrap() {
+            Ok(replica) => Ok(Self { replica, runtime }),
+            Err(e) => {
+                runtime.shutdown_background();
+                Err(e)
+            }
+        }
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        for running in self.replicas.iter_mut().filter_map(Option::take) {
+            running.runtime.shutdown_background();
+        }
+    }
+}
+
 pub(super) struct Cluster {
     pub(super) configs: Vec<Config>,
-    replicas: Vec<Option<Replica>>,
+    replicas: Vec<Option<Running>>,
     _dir: TempDir,
 }
 
@@ -45,7 +80,7 @@ impl Cluster {
         };
         let cluster = Self {
             configs: peers.iter().zip(&listeners).map(config).collect(),
-            replicas: vec![None; peers.len()],
+            replicas: peers.iter().map(|_| None).collect(),
             _dir: dir,
         };
         (cluster, listeners)
@@ -54,8 +89,8 @@ impl Cluster {
     /// All members started, in parallel as on machines of their own.
     pub(super) async fn of(size: u64) -> Self {
         let (mut cluster, listeners) = Self::planned(size).await;
-        let starting = cluster.configs.iter().zip(listeners);
-        let starting = starting.map(|(config, listener)| Replica::start_on(config, listener));
+        let starting = cluster.configs.clone().into_iter().zip(listeners);
+        let starting = starting.map(|(config, listener)| Running::start(config, listener));
         for (slot, started) in cluster
             .replicas
             .iter_mut()
@@ -66,50 +101,50 @@ impl Cluster {
         cluster
     }
 
+    pub(super) async fn start(&mut self, config: Config, listener: TcpListener) {
+        let slot = slot(config.id);
+        self.replicas[slot] = Some(Running::start(config, listener).await.unwrap());
+    }
+
     pub(super) fn replica(&self, id: u64) -> Replica {
-        self.slot(id).clone().unwrap()
+        self.replicas[slot(id)].as_ref().unwrap().replica.clone()
     }
 
     pub(super) fn raft(&self, id: u64) -> Raft {
         self.replica(id).0.raft.clone()
     }
 
-    fn slot(&self, id: u64) -> &Option<Replica> {
-        &self.replicas[usize::try_from(id - 1).unwrap()]
-    }
-
-    pub(super) fn put(&mut self, replica: Replica) {
-        let slot = usize::try_from(replica.id() - 1).unwrap();
-        self.replicas[slot] = Some(replica);
-    }
-
     /// The replicas that run.
     pub(super) fn running(&self) -> impl Iterator<Item = &Replica> {
-        self.replicas.iter().flatten()
+        self.replicas.iter().flatten().map(|running| &running.replica)
     }
 
-    /// Without any goodbye to the others.
-    pub(super) async fn stop(&mut self, id: u64) {
-        let replica = self.replicas[usize::try_from(id - 1).unwrap()].take().unwrap();
-        replica.stop().await;
+    /// As when the process is killed: without a goodbye, its connections closed by the kernel.
+    pub(super) fn kill(&mut self, id: u64) {
+        let running = self.replicas[slot(id)].take().unwrap();
+        running.runtime.shutdown_background();
     }
 
     /// Again, from its disk and at its address.
     pub(super) async fn restart(&mut self, id: u64) {
-        let config = &self.configs[usize::try_from(id - 1).unwrap()];
+        let config = self.configs[slot(id)].clone();
         let starting = async {
             loop {
-                match Replica::start(config).await {
-                    // Within one process the last task of the one before may still hold the lock.
+                let started = match TcpListener::bind(config.peer_listen).await {
+                    Ok(listener) => Running::start(config.clone(), listener).await,
+                    // Within one process the last task of the one before may still hold the port, or a lock.
+                    Err(_) => continue,
+                };
+                match started {
                     Err(StartError::Store(StoreError::Open { .. })) => tokio::task::yield_now().await,
                     started => return started.unwrap(),
                 }
             }
         };
-        let replica = tokio::time::timeout(PATIENCE, starting)
+        let running = tokio::time::timeout(PATIENCE, starting)
             .await
-            .expect("the stores open");
-        self.put(replica);
+            .expect("it starts again");
+        self.replicas[slot(id)] = Some(running);
     }
 
     /// The replica that leads and may act on it; waits for it.
@@ -194,4 +229,8 @@ pub(super) fn has(replica: &Replica, n: u64) -> bool {
         .read()
         .external(&external_id(n).parse().unwrap())
         .is_some()
+}
+
+fn slot(id: u64) -> usize {
+    usize::try_from(id - 1).unwrap()
 }

@@ -22,7 +22,7 @@ async fn waiting(size: u64) -> Cluster {
     let mut configs = cluster.configs.clone();
     for (config, listener) in configs.iter_mut().zip(listeners) {
         config.initial_cluster.clear();
-        cluster.put(Replica::start_on(config, listener).await.unwrap());
+        cluster.start(config.clone(), listener).await;
     }
     cluster.configs = configs;
     cluster
@@ -32,7 +32,7 @@ async fn waiting(size: u64) -> Cluster {
 async fn replicas_started_one_after_another_form_one_cluster() {
     let (mut cluster, listeners) = Cluster::planned(3).await;
     for (config, listener) in cluster.configs.clone().iter().zip(listeners) {
-        cluster.put(Replica::start_on(config, listener).await.unwrap());
+        cluster.start(config.clone(), listener).await;
         if config.id == 2 {
             // Two of three are enough; the third finds a cluster that writes already.
             cluster.write(external(1)).await;
@@ -95,7 +95,7 @@ async fn lists_that_form_no_cluster_are_refused_with_their_fault() {
 async fn single_replica_leads_at_once() {
     let mut cluster = Cluster::of(1).await;
     cluster.write(external(1)).await;
-    cluster.stop(1).await;
+    cluster.kill(1);
     cluster.restart(1).await;
     let replica = cluster.leader().await;
     replica.linearize().await.unwrap();
@@ -106,7 +106,7 @@ async fn single_replica_leads_at_once() {
 #[tokio::test(flavor = "multi_thread")]
 async fn folder_of_another_replica_is_refused() {
     let mut cluster = Cluster::of(1).await;
-    cluster.stop(1).await;
+    cluster.kill(1);
     let mut config = cluster.configs[0].clone();
     config.id = 2;
     let refused = Replica::start(&config).await.unwrap_err();
@@ -135,7 +135,7 @@ async fn replica_at_the_address_of_another_is_not_taken_for_it() {
     let address = stranger.configs[0].advertise_peer.clone();
     for (config, listener) in cluster.configs.clone().iter_mut().zip(listeners).take(2) {
         config.initial_cluster[2].peer_endpoint.clone_from(&address);
-        cluster.put(Replica::start_on(config, listener).await.unwrap());
+        cluster.start(config.clone(), listener).await;
     }
     cluster.write(external(1)).await;
     let term = stranger.replica(1).cluster().term;

@@ -8,7 +8,7 @@ async fn away() -> (Cluster, u64) {
     let mut cluster = Cluster::of(3).await;
     cluster.write(external(0)).await;
     let away = cluster.follower().await.id();
-    cluster.stop(away).await;
+    cluster.kill(away);
     for n in 1..100 {
         cluster.write(external(n)).await;
     }
@@ -54,7 +54,7 @@ async fn returning_replica_gets_a_snapshot_where_the_log_is_purged() {
     wait.metrics(|m| m.snapshot.is_some(), "installed").await.unwrap();
     // And goes on from there by the log, also after another restart.
     cluster.write(external(100)).await;
-    cluster.stop(away).await;
+    cluster.kill(away);
     cluster.restart(away).await;
     assert_caught_up(&cluster, away).await;
     assert!(has(&cluster.replica(away), 100));
