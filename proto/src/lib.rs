@@ -11,12 +11,14 @@
 //! | [`manifest`] | YAML or JSON to `spec`, all faults with their paths |
 //! | [`image`] | names of images, normalised |
 //! | [`policy`] | what a cluster refuses although the manifest is well-formed |
+//! | [`document`] | objects as JSON and YAML, for the REST interface and the command line |
 //! | [`convert`] | the only file that sees both `wire` and `spec` |
 //!
 //! Nothing here does I/O or reads a clock.
 
 pub mod budget;
 pub mod convert;
+pub mod document;
 pub mod id;
 pub mod image;
 pub mod manifest;

@@ -2,11 +2,11 @@
 //!
 //! | file | owns |
 //! |---|---|
-//! | `sandbox`, `node`, `external`, `cluster` | one object each: its row, its document |
+//! | `sandbox`, `node`, `external`, `cluster` | the rows of one kind each |
 //! | `table` | aligned columns |
 //! | `age` | time spans for people |
 //!
-//! The documents are those of the REST interface, so that a script may read either.
+//! The documents are `proto`'s, as the REST interface has them.
 
 mod age;
 mod cluster;
@@ -16,18 +16,16 @@ mod sandbox;
 mod table;
 
 pub use age::span;
-pub use cluster::ClusterView;
+pub use cluster::cluster_table;
 pub use table::Table;
 
 use crate::args::Format;
 use crate::failure::Failure;
+use proto::document::Document;
 use proto::object::Kind;
 use proto::units::Timestamp;
 use proto::wire;
 use serde::Serialize;
-
-/// Shown where there is no external name.
-pub const NO_EXTERNAL: &str = "(none)";
 
 /// The column titles of a kind.
 #[must_use]
@@ -44,36 +42,11 @@ pub fn header(kind: Kind, wide: bool) -> Vec<&'static str> {
 /// # Errors
 /// [`Failure::Unreadable`] where the object is not one this program knows.
 pub fn row(object: &wire::Object, now: Timestamp, wide: bool) -> Result<Vec<String>, Failure> {
-    Ok(match View::try_from(object)? {
-        View::Sandbox(view) => view.row(now, wide),
-        View::Node(view) => view.row(now, wide),
-        View::External(view) => view.row(now),
+    Ok(match Document::try_from(object.clone())? {
+        Document::Sandbox(sandbox) => sandbox::row(&sandbox, now, wide),
+        Document::Node(node) => node::row(&node, now, wide),
+        Document::External(external) => external::row(&external, now),
     })
-}
-
-/// An object in its documented form.
-#[derive(Debug, Serialize)]
-#[serde(untagged)]
-pub enum View {
-    Sandbox(Box<sandbox::SandboxView>),
-    Node(Box<node::NodeView>),
-    External(external::ExternalView),
-}
-
-impl TryFrom<&wire::Object> for View {
-    type Error = Failure;
-
-    fn try_from(object: &wire::Object) -> Result<Self, Failure> {
-        use wire::object::Object;
-        match &object.object {
-            Some(Object::Sandbox(s)) => Ok(Self::Sandbox(Box::new(sandbox::SandboxView::try_from(
-                s.clone(),
-            )?))),
-            Some(Object::Node(n)) => Ok(Self::Node(Box::new(node::NodeView::try_from(n.clone())?))),
-            Some(Object::External(e)) => Ok(Self::External(external::ExternalView::try_from(e.clone())?)),
-            None => Err(proto::convert::ConvertError::Missing { field: "object" }.into()),
-        }
-    }
 }
 
 /// `{"items": [...]}`

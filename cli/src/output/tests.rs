@@ -1,6 +1,7 @@
 //! Whole outputs, byte for byte.
 
 use super::*;
+use proto::document::ClusterDocument;
 
 const NOW: Timestamp = Timestamp(1_700_000_300_000);
 
@@ -165,7 +166,7 @@ spare     Unknown   -            0           0/0          0/0            5m    -
 
 #[track_caller]
 fn check_document(object: &wire::Object, format: Format, golden: &str) {
-    let text = document(&View::try_from(object).unwrap(), format).unwrap();
+    let text = document(&Document::try_from(object.clone()).unwrap(), format).unwrap();
     assert_eq!(text.trim(), golden.trim());
 }
 
@@ -186,7 +187,7 @@ fn node_as_json_has_the_documented_shape() {
 
 #[test]
 fn list_is_wrapped_in_items() {
-    let items = vec![View::try_from(&node(false)).unwrap()];
+    let items = vec![Document::try_from(node(false)).unwrap()];
     let value: serde_json::Value =
         serde_json::from_str(&document(&Items { items }, Format::Json).unwrap()).unwrap();
     assert_eq!(value["items"][0]["id"], "spare");
@@ -206,7 +207,7 @@ fn cluster_in_a_table_shows_roles_and_lag() {
         lag: 100 - matched_index.min(100),
         reachable: matched_index != 0,
     };
-    let view = ClusterView::from(wire::ClusterResponse {
+    let view = ClusterDocument::from(wire::ClusterResponse {
         replicas: vec![replica(1, false, 98), replica(2, true, 100), replica(3, false, 0)],
         leader_id: 2,
         term: 4,
@@ -219,7 +220,7 @@ ID   ROLE       REACHABLE   MATCHED   LAG   ENDPOINT
 2    leader     yes         100       0     http://10.88.7.12:7070
 3    follower   no          -         -     http://10.88.7.13:7070
 ";
-    assert_eq!(view.table(false).trim(), expected.trim());
+    assert_eq!(cluster_table(&view, false).trim(), expected.trim());
 }
 
 #[test]

@@ -133,7 +133,7 @@ fn sandbox_reaches_neither_node_nor_neighbour_nor_control_plane() {
 fn egress_reaches_the_outside_only_where_it_is_allowed() {
     let cluster = Cluster::up(1, &[]);
     let outside = outside(&cluster);
-    let script = tries(&[outside.clone()]);
+    let script = tries(std::slice::from_ref(&outside));
     let (host, port) = outside.split_once(' ').expect("address and port");
     let allow = format!("egress_allow: ['{host}/32:{port}/tcp']");
     let other = format!("egress_allow: ['{host}/32:1/tcp']");

@@ -9,7 +9,8 @@ use crate::args::{ApplyArgs, Format};
 use crate::client::{Client, identity};
 use crate::failure::Failure;
 use crate::invocation::Invocation;
-use crate::output::{self, Items, View};
+use crate::output::{self, Items};
+use proto::document::Document;
 use proto::object::Kind;
 use proto::spec::Manifest;
 use proto::wire::{ApplyResponse, Outcome};
@@ -34,7 +35,7 @@ pub async fn run(args: &ApplyArgs, invocation: &mut Invocation) -> Result<(), Fa
             Format::Json | Format::Yaml => {
                 invocation.note(format_args!("{target} {outcome}"));
                 if let Some(object) = &response.object {
-                    views.push(View::try_from(object)?);
+                    views.push(Document::try_from(object.clone())?);
                 }
             }
         }
@@ -45,7 +46,7 @@ pub async fn run(args: &ApplyArgs, invocation: &mut Invocation) -> Result<(), Fa
     match invocation.format() {
         Format::Table | Format::Wide => {}
         format @ (Format::Json | Format::Yaml) => {
-            let text = match <[View; 1]>::try_from(views) {
+            let text = match <[Document; 1]>::try_from(views) {
                 Ok([view]) => output::document(&view, format)?,
                 Err(items) => output::document(&Items { items }, format)?,
             };

@@ -8,7 +8,8 @@ use crate::args::{Format, GetArgs};
 use crate::client::Client;
 use crate::failure::Failure;
 use crate::invocation::Invocation;
-use crate::output::{self, ClusterView, Items, Table, View};
+use crate::output::{self, Items, Table};
+use proto::document::{ClusterDocument, Document};
 use proto::object::Kind;
 use proto::wire;
 
@@ -103,7 +104,8 @@ fn show(
         format @ (Format::Json | Format::Yaml) => {
             let items = objects
                 .iter()
-                .map(View::try_from)
+                .cloned()
+                .map(Document::try_from)
                 .collect::<Result<Vec<_>, _>>()?;
             match items.as_slice() {
                 [one] if !as_list => output::document(one, format)?,
@@ -120,10 +122,10 @@ async fn cluster(args: &GetArgs, invocation: &mut Invocation) -> Result<(), Fail
             "`get cluster` takes no ids, -l, --phase or --watch".to_owned(),
         ));
     }
-    let view = ClusterView::from(invocation.client()?.cluster(args.stale).await?);
+    let view = ClusterDocument::from(invocation.client()?.cluster(args.stale).await?);
     let text = match invocation.format() {
-        Format::Table => view.table(false),
-        Format::Wide => view.table(true),
+        Format::Table => output::cluster_table(&view, false),
+        Format::Wide => output::cluster_table(&view, true),
         format @ (Format::Json | Format::Yaml) => output::document(&view, format)?,
     };
     invocation.write(text.as_bytes())

@@ -4,7 +4,8 @@ use crate::args::{Format, GetArgs};
 use crate::client::{Change, Client};
 use crate::failure::Failure;
 use crate::invocation::Invocation;
-use crate::output::{self, Table, View};
+use crate::output::{self, Table};
+use proto::document::Document;
 use proto::object::Kind;
 use proto::status::Phase;
 use proto::wire::{self, object::Object};
@@ -15,7 +16,7 @@ use serde::Serialize;
 struct Event {
     #[serde(rename = "type")]
     kind: &'static str,
-    object: View,
+    object: Document,
 }
 
 pub(super) async fn run(
@@ -70,7 +71,7 @@ pub(super) async fn run(
                 }
             }
             format @ (Format::Json | Format::Yaml) => {
-                let object = View::try_from(&object)?;
+                let object = Document::try_from(object.clone())?;
                 let text = output::streamed(&Event { kind: event, object }, format)?;
                 invocation.write(text.as_bytes())?;
             }

@@ -7,14 +7,12 @@
 //! | `logs`, `watch` | lines and changes |
 //! | `health` | whether this replica lives and is ready, and the API's description |
 //! | `body` | from JSON to checked requests |
-//! | `document` | objects as JSON |
 //! | `forward` | hands a request on to the leader |
 //! | `answer` | from faults to HTTP statuses, the only such place |
 
 mod answer;
 mod body;
 mod cluster;
-mod document;
 mod externals;
 mod forward;
 mod health;

@@ -3,13 +3,13 @@
 use super::Rest;
 use super::answer::Refusal;
 use super::body::{self, Params, Patch, SandboxPatch};
-use super::document::Document;
 use crate::api::{Fault, Query, Write};
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
 use proto::convert::ConvertError;
+use proto::document::Document;
 use proto::object::Kind;
 use proto::status::Phase;
 use proto::wire::{self, manifest::Spec, object::Object, rejected::Code as Rejection};

@@ -1,6 +1,6 @@
 use super::body;
-use super::document::Document;
 use super::health::DESCRIPTION;
+use proto::document::Document;
 use proto::object::Kind;
 use proto::spec::Labels;
 use proto::status::Phase;
@@ -91,7 +91,7 @@ fn documents_have_the_fields_that_are_described() {
         ..Default::default()
     };
     check_described("External", &document_of(wire::object::Object::External(external)));
-    let cluster = super::cluster::ClusterDocument::from(wire::ClusterResponse::default());
+    let cluster = proto::document::ClusterDocument::from(wire::ClusterResponse::default());
     check_described(
         "Cluster",
         &serde_json::to_value(cluster).expect("it has a JSON form"),

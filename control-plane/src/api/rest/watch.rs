@@ -3,12 +3,12 @@
 use super::Rest;
 use super::answer::Refusal;
 use super::body::{self, Params};
-use super::document::Document;
 use crate::api::{Fault, Query};
 use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::sse::{Event, KeepAlive, Sse};
 use futures::stream::{Stream, StreamExt, select_all};
+use proto::document::Document;
 use proto::object::Kind;
 use proto::wire::{self, watch_event::Type};
 use serde::Deserialize;

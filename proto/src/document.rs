@@ -1,88 +1,103 @@
-//! Objects as JSON, in the form that the contract gives them (section 5). Pure.
+//! Objects as JSON or YAML, in the form that the contract gives them (section 5): what the REST interface answers
+//! and `sbxctl get -o json` prints, so that a script may read either. Pure.
 
-use proto::convert::ConvertError;
-use proto::object::{External, Node, Sandbox};
-use proto::spec::{ExternalSpec, Labels, SandboxSpec};
-use proto::status::{NodeState, RuntimeInfo, SandboxStatus};
-use proto::units::Timestamp;
-use proto::wire::{self, object::Object};
+use crate::convert::ConvertError;
+use crate::object::{External, Node, Sandbox};
+use crate::spec::{ExternalSpec, Labels, SandboxSpec};
+use crate::status::{NodeState, RuntimeInfo, SandboxStatus};
+use crate::units::Timestamp;
+use crate::wire::{self, object::Object};
 use serde::Serialize;
 
 /// Shown where there is no public name.
-const NO_EXTERNAL: &str = "(none)";
+pub const NO_EXTERNAL: &str = "(none)";
 
 /// An object of any kind.
 #[derive(Debug, Serialize)]
 #[serde(untagged)]
-pub(super) enum Document {
+pub enum Document {
     Sandbox(Box<SandboxDocument>),
     Node(Box<NodeDocument>),
     External(ExternalDocument),
 }
 
 #[derive(Debug, Serialize)]
-pub(super) struct Metadata {
-    labels: Labels,
+pub struct Metadata {
+    pub labels: Labels,
 }
 
 #[derive(Debug, Serialize)]
-pub(super) struct SandboxDocument {
-    id: String,
-    metadata: Metadata,
-    spec: SandboxSpec,
-    status: StatusDocument,
-    created_at: Timestamp,
-    updated_at: Timestamp,
+pub struct SandboxDocument {
+    pub id: String,
+    pub metadata: Metadata,
+    pub spec: SandboxSpec,
+    pub status: StatusDocument,
+    pub created_at: Timestamp,
+    pub updated_at: Timestamp,
 }
 
 #[derive(Debug, Serialize)]
-struct StatusDocument {
+pub struct StatusDocument {
     #[serde(flatten)]
-    status: SandboxStatus,
-    external: String,
+    pub status: SandboxStatus,
+    pub external: String,
 }
 
 #[derive(Debug, Serialize)]
-pub(super) struct NodeDocument {
-    id: String,
+pub struct NodeDocument {
+    pub id: String,
     /// The same, for those who look for a name.
-    name: String,
-    metadata: Metadata,
-    ip: Option<String>,
-    port: Option<u16>,
-    unschedulable: bool,
-    state: NodeState,
-    last_error: String,
-    created_at: Timestamp,
-    updated_at: Timestamp,
-    last_heartbeat: Option<Timestamp>,
-    resources: Resources,
+    pub name: String,
+    pub metadata: Metadata,
+    pub ip: Option<String>,
+    pub port: Option<u16>,
+    pub unschedulable: bool,
+    pub state: NodeState,
+    pub last_error: String,
+    pub created_at: Timestamp,
+    pub updated_at: Timestamp,
+    pub last_heartbeat: Option<Timestamp>,
+    pub resources: Resources,
     /// Empty until an agent has registered.
-    runtimes: Vec<RuntimeInfo>,
+    pub runtimes: Vec<RuntimeInfo>,
+    #[serde(skip)]
+    pub agent: AgentInfo,
 }
 
+/// What only a wide table shows.
+#[derive(Debug, Default)]
+pub struct AgentInfo {
+    pub version: String,
+    /// `v1`, `v2` or `hybrid`.
+    pub cgroup_mode: String,
+    pub kernel: String,
+    /// Placed on the node and not ended.
+    pub sandboxes: u32,
+}
+
+/// What a node has, what of it sandboxes may take, and what they take.
 #[derive(Debug, Default, Serialize)]
-struct Resources {
-    capacity_cpu_milli: u64,
-    capacity_memory_bytes: u64,
-    allocatable_cpu_milli: u64,
-    allocatable_memory_bytes: u64,
-    used_cpu_milli: u64,
-    used_memory_bytes: u64,
-    available_cpu_milli: u64,
-    available_memory_bytes: u64,
-    max_alloc_percent: u8,
-    external: String,
-    updated_at: Option<Timestamp>,
+pub struct Resources {
+    pub capacity_cpu_milli: u64,
+    pub capacity_memory_bytes: u64,
+    pub allocatable_cpu_milli: u64,
+    pub allocatable_memory_bytes: u64,
+    pub used_cpu_milli: u64,
+    pub used_memory_bytes: u64,
+    pub available_cpu_milli: u64,
+    pub available_memory_bytes: u64,
+    pub max_alloc_percent: u8,
+    pub external: String,
+    pub updated_at: Option<Timestamp>,
 }
 
 #[derive(Debug, Serialize)]
-pub(super) struct ExternalDocument {
-    id: String,
-    metadata: Metadata,
-    spec: ExternalSpec,
-    created_at: Timestamp,
-    updated_at: Timestamp,
+pub struct ExternalDocument {
+    pub id: String,
+    pub metadata: Metadata,
+    pub spec: ExternalSpec,
+    pub created_at: Timestamp,
+    pub updated_at: Timestamp,
 }
 
 fn external_or_none(external: String) -> String {
@@ -95,7 +110,7 @@ fn external_or_none(external: String) -> String {
 
 impl Document {
     /// Under which an answer holds it.
-    pub(super) fn key(&self) -> &'static str {
+    pub fn key(&self) -> &'static str {
         match self {
             Self::Sandbox(_) => "sandbox",
             Self::Node(_) => "node",
@@ -157,6 +172,7 @@ impl TryFrom<wire::Node> for NodeDocument {
         };
         let node = Node::try_from(wire)?;
         let (mut ip, mut port, mut runtimes) = (node.spec.ip, node.spec.port, Vec::new());
+        let mut agent = AgentInfo::default();
         if let Some(report) = node.report {
             let (cpu, memory) = report.capacity.allocatable();
             resources.capacity_cpu_milli = report.capacity.cpu.0;
@@ -169,6 +185,12 @@ impl TryFrom<wire::Node> for NodeDocument {
             ip = ip.or(report.ip);
             port = port.or((report.port != 0).then_some(report.port));
             runtimes = report.runtimes;
+            agent = AgentInfo {
+                version: report.agent_version,
+                cgroup_mode: report.cgroup_mode,
+                kernel: report.kernel,
+                sandboxes: usage.sandboxes,
+            };
         }
         // What the manifest says wins.
         let mut labels = node.reported_labels;
@@ -187,6 +209,7 @@ impl TryFrom<wire::Node> for NodeDocument {
             last_heartbeat,
             resources,
             runtimes,
+            agent,
         })
     }
 }
@@ -205,5 +228,58 @@ impl TryFrom<wire::External> for ExternalDocument {
             created_at: external.created_at,
             updated_at: external.updated_at,
         })
+    }
+}
+
+/// The replicas of a cluster, as one of them or its leader sees them.
+#[derive(Debug, Serialize)]
+pub struct ClusterDocument {
+    pub replicas: Vec<ReplicaDocument>,
+    /// `null` where none is known.
+    pub leader_id: Option<u64>,
+    pub term: u64,
+    pub last_applied: u64,
+    pub answered_by: u64,
+}
+
+#[derive(Debug, Serialize)]
+pub struct ReplicaDocument {
+    pub id: u64,
+    pub role: &'static str,
+    pub endpoint: String,
+    pub peer_endpoint: String,
+    pub reachable: bool,
+    /// `null` where it is not known.
+    pub matched_index: Option<u64>,
+    pub lag: u64,
+}
+
+impl From<wire::ClusterResponse> for ClusterDocument {
+    fn from(cluster: wire::ClusterResponse) -> Self {
+        Self {
+            replicas: cluster.replicas.into_iter().map(ReplicaDocument::from).collect(),
+            leader_id: (cluster.leader_id != 0).then_some(cluster.leader_id),
+            term: cluster.term,
+            last_applied: cluster.last_applied,
+            answered_by: cluster.answered_by,
+        }
+    }
+}
+
+impl From<wire::Replica> for ReplicaDocument {
+    fn from(replica: wire::Replica) -> Self {
+        Self {
+            id: replica.id,
+            role: match (replica.leader, replica.voter) {
+                (true, _) => "leader",
+                (false, true) => "follower",
+                (false, false) => "learner",
+            },
+            endpoint: replica.endpoint,
+            peer_endpoint: replica.peer_endpoint,
+            reachable: replica.reachable,
+            matched_index: (replica.matched_index != 0).then_some(replica.matched_index),
+            lag: replica.lag,
+        }
     }
 }
