@@ -3,7 +3,7 @@
 
 # What the programs are built with, what they run containers with, and what stands in for a registry and images.
 PACKAGES=(build-essential ca-certificates curl git libclang-dev pkg-config protobuf-compiler libseccomp-dev
-  busybox-static crun docker-registry iproute2 nftables runc util-linux)
+  busybox-static crun docker-registry iproute2 nftables openssl runc util-linux)
 # Of the workspace's Cargo.toml.
 RUST_VERSION=1.88
 

@@ -4,6 +4,7 @@
 
 mod check;
 
+use crate::runtime::image::{CollectPolicy, RegistryConfig};
 use clap::Args;
 use proto::id::NodeId;
 use proto::spec::{Cidr, Labels, Runtime};
@@ -58,6 +59,39 @@ pub struct Settings {
         global = true
     )]
     pub mirror: Option<Vec<String>>,
+
+    /// How a registry or mirror is spoken to, where not with TLS that this machine trusts: REGISTRY=plain, REGISTRY=ca:FILE
+    /// (a PEM file of authorities) or REGISTRY=unverified. Repeat it, or separate with commas
+    #[arg(
+        long,
+        env = "SBX_REGISTRY",
+        value_name = "HOW",
+        value_delimiter = ',',
+        global = true
+    )]
+    pub registry: Option<Vec<String>>,
+
+    /// A file of credentials for registries, as docker login writes it; read anew for each pull
+    #[arg(long, env = "SBX_DOCKER_CONFIG", value_name = "FILE", global = true)]
+    pub docker_config: Option<PathBuf>,
+
+    /// An image that is pulled ahead, when the agent starts, and never collected. Repeat it, or separate with commas
+    #[arg(
+        long,
+        env = "SBX_PRE_PULL",
+        value_name = "IMAGE",
+        value_delimiter = ',',
+        global = true
+    )]
+    pub pre_pull: Option<Vec<String>>,
+
+    /// Images that no sandbox used for so long are removed [default: 7days]
+    #[arg(long, env = "SBX_IMAGE_UNUSED_FOR", value_name = "TIME", global = true)]
+    pub image_unused_for: Option<String>,
+
+    /// How full the disk may get before unused images are removed, in per cent [default: 85]
+    #[arg(long, env = "SBX_IMAGE_DISK_PERCENT", value_name = "N", global = true)]
+    pub image_disk_percent: Option<u8>,
 
     /// A label of the node, for `node_selector`: KEY=VALUE. Repeat it, or separate with commas
     #[arg(
@@ -147,7 +181,8 @@ pub struct Config {
     pub state_dir: PathBuf,
     /// Absolute.
     pub cgroup_parent: PathBuf,
-    pub mirrors: Vec<crate::runtime::image::Mirror>,
+    pub registries: RegistryConfig,
+    pub images: CollectPolicy,
     pub labels: Labels,
     pub default_runtime: Runtime,
     /// 1..=100
@@ -212,6 +247,11 @@ impl Settings {
             state_dir: self.state_dir.or(other.state_dir),
             cgroup_parent: self.cgroup_parent.or(other.cgroup_parent),
             mirror: self.mirror.or(other.mirror),
+            registry: self.registry.or(other.registry),
+            docker_config: self.docker_config.or(other.docker_config),
+            pre_pull: self.pre_pull.or(other.pre_pull),
+            image_unused_for: self.image_unused_for.or(other.image_unused_for),
+            image_disk_percent: self.image_disk_percent.or(other.image_disk_percent),
             label: self.label.or(other.label),
             insecure: self.insecure.or(other.insecure),
             default_runtime: self.default_runtime.or(other.default_runtime),
@@ -237,6 +277,11 @@ impl Settings {
             state_dir: Some(PathBuf::from("/var/lib/sbxlet")),
             cgroup_parent: Some(PathBuf::from("/sandboxd")),
             mirror: Some(Vec::new()),
+            registry: Some(Vec::new()),
+            docker_config: None,
+            pre_pull: Some(Vec::new()),
+            image_unused_for: Some("7days".to_owned()),
+            image_disk_percent: Some(85),
             label: Some(Vec::new()),
             insecure: Some(false),
             default_runtime: Some(Runtime::Native.as_str().to_owned()),
@@ -257,6 +302,15 @@ impl Settings {
     /// [`ConfigError::Print`] where a value has no TOML form, such as a path that is not UTF-8.
     pub fn to_toml(&self) -> Result<String, ConfigError> {
         Ok(toml::to_string_pretty(self)?)
+    }
+
+    /// How images are pulled and collected, for commands that need no more. Settings with defaults, see
+    /// [`Self::or_defaults`].
+    ///
+    /// # Errors
+    /// [`ConfigError::Invalid`] with all that is wrong with them.
+    pub fn images(&self) -> Result<(RegistryConfig, CollectPolicy), ConfigError> {
+        check::images(self).map_err(ConfigError::Invalid)
     }
 
     /// Checks the settings, with defaults where they say nothing.

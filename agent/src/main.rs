@@ -3,11 +3,13 @@
 //! The monitor of a sandbox is this program as well. It is one thread and small, so nothing is set up before it
 //! is known what is asked for.
 
+mod commands;
+
 use agent::config::{LogFormat, Settings};
 use agent::run;
-use agent::runtime::image::ImageStore;
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
+use commands::image::ImageCommand;
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -44,7 +46,7 @@ enum Command {
         #[command(subcommand)]
         command: ConfigCommand,
     },
-    /// Works on the images of this node, while no agent runs
+    /// Works on the images of this node, whether an agent runs or not
     Image {
         #[command(subcommand)]
         command: ImageCommand,
@@ -61,22 +63,6 @@ enum Command {
 enum ConfigCommand {
     /// Prints the settings in force, as a file that --config reads
     Print,
-}
-
-#[derive(Debug, Subcommand)]
-enum ImageCommand {
-    /// Takes in images from archives: OCI image layouts, or the work of docker save
-    Import {
-        #[arg(required = true, value_name = "ARCHIVE")]
-        archives: Vec<PathBuf>,
-    },
-    /// Pulls images that are not here yet
-    Pull {
-        #[arg(required = true, value_name = "IMAGE")]
-        images: Vec<String>,
-    },
-    /// Lists the images of this node
-    Ls,
 }
 
 fn main() -> ExitCode {
@@ -118,40 +104,10 @@ fn print_config(configuration: Configuration) -> anyhow::Result<()> {
 
 fn work_on_images(configuration: Configuration, command: ImageCommand) -> anyhow::Result<()> {
     let settings = configuration.merged()?;
-    let mirrors = settings.mirror.unwrap_or_default();
-    let state_dir = settings.state_dir.unwrap_or_default();
-    let mut stdout = std::io::stdout();
-    if let ImageCommand::Ls = command {
-        for reference in ImageStore::names(&run::images(&state_dir))? {
-            writeln!(stdout, "{reference}").context("write the list")?;
-        }
-        return Ok(());
-    }
-    let registries = agent::runtime::image::RegistryConfig {
-        mirrors: mirrors.iter().map(|m| m.parse()).collect::<Result<_, _>>()?,
-        ..Default::default()
-    };
-    let store = run::open_images(&state_dir, registries)
-        .context("these commands need the images for themselves: stop the agent, or let it pull")?;
-    runtime()?.block_on(async {
-        match command {
-            ImageCommand::Import { archives } => {
-                for archive in archives {
-                    for reference in store.import(&archive).await? {
-                        writeln!(stdout, "{reference}").context("write the name")?;
-                    }
-                }
-            }
-            ImageCommand::Pull { images } => {
-                for image in images {
-                    let image = store.ensure(&image).await?;
-                    writeln!(stdout, "{} {}", image.reference, image.digest).context("write the name")?;
-                }
-            }
-            ImageCommand::Ls => {}
-        }
-        Ok(())
-    })
+    let state_dir = settings.state_dir.clone().unwrap_or_default();
+    let (registries, policy) = settings.images()?;
+    let open = || run::open_images(&state_dir, registries, policy);
+    runtime()?.block_on(commands::image::run(&run::images(&state_dir), open, command))
 }
 
 fn run_agent(configuration: Configuration) -> anyhow::Result<()> {

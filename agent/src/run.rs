@@ -14,7 +14,7 @@ use crate::reconcile;
 use crate::report::Reports;
 use crate::runtime::bundle::{CapabilityError, available_capabilities};
 use crate::runtime::cgroup::{CgroupError, Cgroups};
-use crate::runtime::image::{ImageError, ImageStore, RegistryConfig};
+use crate::runtime::image::{CollectPolicy, ImageError, ImageStore, RegistryConfig, SocketError};
 use crate::runtime::monitor::Launch;
 use crate::runtime::network::{Network, NetworkConfig, NetworkError};
 use crate::runtime::process;
@@ -63,6 +63,8 @@ pub enum RunError {
     #[error(transparent)]
     Images(#[from] ImageError),
     #[error(transparent)]
+    ImageSocket(#[from] SocketError),
+    #[error(transparent)]
     Network(#[from] NetworkError),
     #[error(transparent)]
     Cgroups(#[from] CgroupError),
@@ -82,18 +84,13 @@ pub fn images(state_dir: &Path) -> PathBuf {
 ///
 /// # Errors
 /// [`RunError::StateDir`], [`RunError::Images`].
-pub fn open_images(state_dir: &Path, registries: RegistryConfig) -> Result<ImageStore, RunError> {
+pub fn open_images(
+    state_dir: &Path,
+    registries: RegistryConfig,
+    policy: CollectPolicy,
+) -> Result<ImageStore, RunError> {
     make_folder(state_dir)?;
-    Ok(ImageStore::open(images(state_dir), registries)?)
-}
-
-/// How the registries of a node are reached.
-#[must_use]
-pub fn registries(config: &Config) -> RegistryConfig {
-    RegistryConfig {
-        mirrors: config.mirrors.clone(),
-        ..RegistryConfig::default()
-    }
+    Ok(ImageStore::open_with(images(state_dir), registries, policy)?)
 }
 
 /// Runs until `stop`.
@@ -132,13 +129,15 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), RunError
         node = %config.node_id, ip = ?report.ip, cgroups = report.cgroup_mode, kernel = report.kernel,
         cpu = %report.capacity.cpu, memory = %report.capacity.memory, "starting"
     );
-    let (state_dir, registries) = (config.state_dir.clone(), registries(&config));
-    let images = blocking(move || open_images(&state_dir, registries)).await?;
+    let (state_dir, registries) = (config.state_dir.clone(), config.registries.clone());
+    let policy = config.images.clone();
+    let images = blocking(move || open_images(&state_dir, registries, policy)).await?;
     let network = Network::open(NetworkConfig {
         subnet: block(config.sandbox_cidr),
         protected: protected(&config, &[]).await,
     })
     .await?;
+    let serving = images.listen()?.serve(stop.clone());
     let store = images.clone();
     let protecting = protect(network.clone(), config.clone(), replicas);
     let addresses = Addresses::new(config.sandbox_cidr);
@@ -157,9 +156,14 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), RunError
         }
         stop.cancel();
     };
-    let beside = async { futures::join!(protecting, store.keep_tidy()) };
+    let beside = async { futures::join!(protecting, store.keep_ahead(), store.keep_tidy()) };
     let beside = stop.run_until_cancelled(beside);
-    let (reconciled, (), _) = futures::join!(reconciling, speaking, beside);
+    let serving = async {
+        if let Err(error) = serving.await {
+            tracing::error!(%error, "`sbxlet image` does not reach this agent until it is started anew");
+        }
+    };
+    let (reconciled, (), _, ()) = futures::join!(reconciling, speaking, beside, serving);
     Ok(reconciled?)
 }
 

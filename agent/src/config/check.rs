@@ -1,8 +1,9 @@
 //! From texts to checked values, with all that is wrong told at once. Pure.
 
 use super::{Config, Settings, Subnet};
-use crate::runtime::image::Mirror;
+use crate::runtime::image::{CollectPolicy, Mirror, RegistryConfig, RegistryTransport};
 use proto::id::NodeId;
+use proto::image::ImageName;
 use proto::manifest;
 use proto::spec::{Cidr, Labels, Runtime};
 use proto::units::{Bytes, MilliCpu, QuantityError};
@@ -31,9 +32,23 @@ pub enum Problem {
     Insecure,
 }
 
+/// Checks what is about images.
+pub(super) fn images(given: &Settings) -> Result<(RegistryConfig, CollectPolicy), Vec<Problem>> {
+    let mut problems = Problems(Vec::new());
+    let images = (problems.registries(given), problems.images(given));
+    if problems.0.is_empty() {
+        Ok(images)
+    } else {
+        Err(problems.0)
+    }
+}
+
 /// Checks settings that were filled up with defaults.
 pub(super) fn check(given: Settings) -> Result<Config, Vec<Problem>> {
     let mut problems = Problems(Vec::new());
+    let mut of_images = Problems(Vec::new());
+    let registries = of_images.registries(&given);
+    let images = of_images.images(&given);
     let node_id = given.node_id.unwrap_or_default();
     let node_id = problems.take("node_id", &node_id, NodeId::new(&*node_id));
     let servers = problems.all("server", given.server, server);
@@ -49,7 +64,7 @@ pub(super) fn check(given: Settings) -> Result<Config, Vec<Problem>> {
     });
     let state_dir = problems.path("state_dir", given.state_dir);
     let cgroup_parent = problems.path("cgroup_parent", given.cgroup_parent);
-    let mirrors = problems.all("mirror", given.mirror, |text| text.parse::<Mirror>());
+    problems.0.append(&mut of_images.0);
     let labels = problems.all("label", given.label, label);
     let runtime = given.default_runtime.unwrap_or_default();
     let default_runtime = problems.take("default_runtime", &runtime, runtime_named(&runtime));
@@ -85,7 +100,8 @@ pub(super) fn check(given: Settings) -> Result<Config, Vec<Problem>> {
             advertise_ip,
             state_dir,
             cgroup_parent,
-            mirrors,
+            registries,
+            images,
             labels: Labels::from_iter(labels),
             default_runtime,
             max_alloc_percent,
@@ -125,6 +141,41 @@ impl Problems {
             .iter()
             .filter_map(|text| self.take(key, text, read(text)))
             .collect()
+    }
+
+    fn registries(&mut self, given: &Settings) -> RegistryConfig {
+        let transport = |text: &str| text.parse::<RegistryTransport>();
+        let transports = self.all("registry", given.registry.clone(), transport);
+        let transports = transports.into_iter().map(|t| (t.registry, t.transport));
+        RegistryConfig {
+            mirrors: self.all("mirror", given.mirror.clone(), |text| text.parse::<Mirror>()),
+            docker_config: given.docker_config.clone(),
+            transports: transports.collect(),
+            ..RegistryConfig::default()
+        }
+    }
+
+    fn images(&mut self, given: &Settings) -> CollectPolicy {
+        let default = CollectPolicy::default();
+        let name = |text: &str| ImageName::parse(text).map(|_| text.to_owned());
+        let keep = self.all("pre_pull", given.pre_pull.clone(), name);
+        let unused_for = given.image_unused_for.clone().unwrap_or_default();
+        let unused_for = self.take(
+            "image_unused_for",
+            &unused_for,
+            humantime::parse_duration(&unused_for),
+        );
+        let percent = given.image_disk_percent.unwrap_or_default();
+        let percent = self.take("image_disk_percent", &percent.to_string(), share(percent));
+        let full_percent = percent.unwrap_or(default.full_percent);
+        CollectPolicy {
+            unused_for,
+            full_percent,
+            // As far below as by default.
+            freed_percent: full_percent.saturating_sub(default.full_percent - default.freed_percent),
+            keep,
+            ..default
+        }
     }
 
     /// An absolute path without `..`, and not the root.

@@ -28,7 +28,10 @@ fn flags_of_a_local_cluster_are_accepted() {
     );
     assert_eq!(config.cgroup_parent, Path::new("/sandboxd-dev-7/agent-1"));
     assert_eq!(config.labels.get("region").map(String::as_str), Some("eu"));
-    assert_eq!((config.mirrors.len(), config.max_alloc_percent), (1, 90));
+    assert_eq!(
+        (config.registries.mirrors.len(), config.max_alloc_percent),
+        (1, 90)
+    );
     assert_eq!(config.default_runtime, Runtime::Native);
     let subnet = Subnet {
         address: Ipv4Addr::new(10, 89, 0, 0),
@@ -102,4 +105,30 @@ fn everything_that_is_wrong_is_told_at_once() {
         "--node-id .n --server https://a:1 --server a --insecure",
         &["node_id: `.n`", "speaks TLS", "`a` is no address"],
     );
+}
+
+#[test]
+fn settings_of_images_are_checked_together() {
+    let config = flags(&format!(
+        "{GOOD} --registry 10.0.0.1:5000=plain --docker-config /etc/sbx/config.json --pre-pull alpine:3.20 \
+         --image-unused-for 36h --image-disk-percent 70"
+    ));
+    let config = config.check().expect("they are good");
+    assert_eq!(config.registries.transports.len(), 1);
+    assert_eq!(
+        config.registries.docker_config.as_deref(),
+        Some(Path::new("/etc/sbx/config.json"))
+    );
+    assert_eq!(
+        (config.images.full_percent, config.images.freed_percent),
+        (70, 65)
+    );
+    assert_eq!(config.images.unused_for.map(|t| t.as_secs()), Some(36 * 3600));
+    let wrong = flags(&format!(
+        "{GOOD} --registry x --pre-pull UPPER --image-unused-for long --image-disk-percent 0"
+    ));
+    let said = wrong.check().expect_err("they are wrong").to_string();
+    for key in ["registry", "pre_pull", "image_unused_for", "image_disk_percent"] {
+        assert!(said.contains(&format!("  {key}: ")), "{said}");
+    }
 }

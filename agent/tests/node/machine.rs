@@ -78,8 +78,7 @@ impl Machine {
             })
             .collect();
         e2e::image::oci_archive(&images, fs::File::create(&archive).expect("made")).expect("written");
-        let registries = agent::runtime::image::RegistryConfig::default();
-        let store = agent::run::open_images(&self.state(), registries);
+        let store = agent::run::open_images(&self.state(), Default::default(), Default::default());
         store.expect("opened").import(&archive).await.expect("imported");
     }
 

@@ -17,6 +17,7 @@
 //! | `store` | what is on disk |
 //! | `memory`, `usage` | what is known of it, and who uses it |
 //! | `collect` | what is removed, and when |
+//! | `socket` | all of it for other programs on this node |
 //! | `flight` | one piece of work for many callers |
 
 mod attempts;
@@ -38,6 +39,7 @@ mod pull;
 mod recipe;
 mod reference;
 mod registry;
+mod socket;
 mod store;
 mod transport;
 mod unpack;
@@ -54,6 +56,7 @@ pub use members::ArchiveFault;
 pub use progress::Progress;
 pub use recipe::RecipeFault;
 pub use reference::{Mirror, RegistryConfig};
+pub use socket::{Listening, SocketError, connect};
 pub use transport::{RegistryTransport, Transport};
 pub use unpack::UnpackFault;
 
@@ -78,6 +81,9 @@ use tokio::sync::watch;
 const PULL_TIMEOUT: Duration = Duration::from_secs(600);
 /// Pulling ahead has time, and sandboxes that wait for an image go first.
 const PRE_PULLS_AT_ONCE: usize = 2;
+/// Before what could not be pulled ahead is tried again; a registry that is down is so for minutes, or for long.
+const PRE_PULL_PAUSE: Duration = Duration::from_secs(60);
+const PRE_PULL_LONGEST_PAUSE: Duration = Duration::from_secs(3600);
 /// A disk fills up within minutes, not seconds, and each pull looks for itself.
 const TIDY_EVERY: Duration = Duration::from_secs(60);
 
@@ -256,12 +262,23 @@ impl ImageStore {
             .await
     }
 
-    /// The references of all images in the folder `root`, sorted; also while another process has it open.
-    ///
-    /// # Errors
-    /// [`ImageError::Store`] where the folder can't be listed.
-    pub fn names(root: &Path) -> Result<Vec<String>, ImageError> {
-        store::names(root)
+    /// Brings the images to this node that the policy keeps, and tries those again that did not come, with longer and
+    /// longer pauses. Returns when all are here.
+    pub async fn keep_ahead(&self) {
+        let mut pause = PRE_PULL_PAUSE;
+        let mut missing = self.inner.policy.keep.clone();
+        loop {
+            let failed = self.pre_pull(&missing).await;
+            for (image, error) in &failed {
+                tracing::warn!(image, %error, "not pulled ahead; tried again in {} s", pause.as_secs());
+            }
+            missing = failed.into_iter().map(|(image, _)| image).collect();
+            if missing.is_empty() {
+                return;
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(PRE_PULL_LONGEST_PAUSE);
+        }
     }
 
     /// Takes in the images of an archive: an OCI image layout or the work of `docker save`, plain or

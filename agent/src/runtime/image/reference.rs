@@ -14,7 +14,7 @@ use std::str::FromStr;
 const DOCKER_HUB: (&str, &str) = ("docker.io", "index.docker.io");
 
 /// How registries are reached.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RegistryConfig {
     /// Tried in order before the registry itself.
     pub mirrors: Vec<Mirror>,

@@ -7,6 +7,7 @@
 //! recipes/<hex>           what of a layer's archive its files don't tell, so that it can be exported
 //! references/<hex>.json   which manifest a name stands for; the file's name is the digest of that name
 //! incoming/               half made; emptied when the folder is opened
+//! socket                  where that process serves it to others
 //! lock                    held by the process that uses the folder
 //! ```
 //!
@@ -45,26 +46,6 @@ pub(super) struct Store {
     /// How often each layer is claimed. Held by who collects, and by who makes or reads what it might collect.
     claims: Mutex<HashMap<Digest, usize>>,
     _lock: Flock<File>,
-}
-
-/// The names that stand for images below `root`, sorted. A record that can't be read is passed over.
-///
-/// # Errors
-/// [`ImageError::Store`]
-pub(super) fn names(root: &Path) -> Result<Vec<String>, ImageError> {
-    let folder = root.join("references");
-    let entries = match fs::read_dir(&folder) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        entries => entries.map_err(ImageError::store("list", &folder))?,
-    };
-    let read = |entry: io::Result<fs::DirEntry>| {
-        let bytes = fs::read(entry.ok()?.path()).ok()?;
-        let record: ReferenceRecord = serde_json::from_slice(&bytes).ok()?;
-        Some(record.reference)
-    };
-    let mut references: Vec<String> = entries.filter_map(read).collect();
-    references.sort_unstable();
-    Ok(references)
 }
 
 /// While it lives, its layers are not collected.

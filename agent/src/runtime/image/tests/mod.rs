@@ -7,6 +7,7 @@ mod breaking;
 mod collecting;
 mod pulling;
 mod registry;
+mod serving;
 mod transfers;
 
 use super::*;
