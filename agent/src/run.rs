@@ -30,11 +30,16 @@ use std::net::IpAddr;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 /// Sandboxes' files are nobody's business but the agent's.
 const PRIVATE: u32 = 0o700;
+/// How long an agent that starts waits for a command that works on the images: taking in a large archive takes as long.
+/// Who starts agents starts it again after that.
+const IMAGES_TURN: Duration = Duration::from_secs(60);
+const IMAGES_PAUSE: Duration = Duration::from_millis(500);
 
 /// Why the agent can't run.
 #[derive(Debug, thiserror::Error)]
@@ -93,6 +98,25 @@ pub fn open_images(
     Ok(ImageStore::open_with(images(state_dir), registries, policy)?)
 }
 
+/// Opens the images, after `sbxlet image` where that has them: it is done soon, but for a long pull.
+async fn open_images_in_turn(
+    state_dir: PathBuf,
+    registries: RegistryConfig,
+    policy: CollectPolicy,
+) -> Result<ImageStore, RunError> {
+    let begun = Instant::now();
+    loop {
+        let (state_dir, registries, policy) = (state_dir.clone(), registries.clone(), policy.clone());
+        match blocking(move || open_images(&state_dir, registries, policy)).await {
+            Err(RunError::Images(ImageError::InUse { path })) if begun.elapsed() < IMAGES_TURN => {
+                tracing::info!(path = %path.display(), "waiting for the images, which a command works on");
+                tokio::time::sleep(IMAGES_PAUSE).await;
+            }
+            opened => return opened,
+        }
+    }
+}
+
 /// Runs until `stop`.
 ///
 /// # Errors
@@ -131,13 +155,13 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), RunError
     );
     let (state_dir, registries) = (config.state_dir.clone(), config.registries.clone());
     let policy = config.images.clone();
-    let images = blocking(move || open_images(&state_dir, registries, policy)).await?;
+    let images = Box::pin(open_images_in_turn(state_dir, registries, policy)).await?;
     let network = Network::open(NetworkConfig {
         subnet: block(config.sandbox_cidr),
         protected: protected(&config, &[]).await,
     })
     .await?;
-    let serving = images.listen()?.serve(stop.clone());
+    let serving = Box::pin(images.listen()?.serve(stop.clone()));
     let store = images.clone();
     let protecting = protect(network.clone(), config.clone(), replicas);
     let addresses = Addresses::new(config.sandbox_cidr);
@@ -157,7 +181,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), RunError
         stop.cancel();
     };
     let beside = async { futures::join!(protecting, store.keep_ahead(), store.keep_tidy()) };
-    let beside = stop.run_until_cancelled(beside);
+    let beside = Box::pin(stop.run_until_cancelled(beside));
     let serving = async {
         if let Err(error) = serving.await {
             tracing::error!(%error, "`sbxlet image` does not reach this agent until it is started anew");

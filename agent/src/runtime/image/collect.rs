@@ -14,7 +14,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-/// When images are collected without being asked.
+/// When images are collected without being asked. Those from archives never are: no registry could bring them back.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CollectPolicy {
     /// Images that were used since then stay, however full the disk is: what was just pulled is about to be started.
@@ -39,6 +39,13 @@ impl Default for CollectPolicy {
             freed_percent: 80,
             keep: Vec::new(),
         }
+    }
+}
+
+impl CollectPolicy {
+    /// Whether it stays, however long it was not used.
+    fn keeps(&self, reference: &Reference) -> bool {
+        reference.is_imported || self.keep.contains(&reference.name)
     }
 }
 
@@ -100,15 +107,19 @@ impl Inner {
         })
     }
 
-    /// Removes all images that were not used since `unused_for`, except those named in `keep`.
-    pub(super) fn prune(&self, unused_for: Duration, keep: &[String]) -> Result<Removed, ImageError> {
-        self.take(|known| Ok(victims(&known, unused_for, keep)))
+    /// Removes all images that are not in use, were not used since `unused_for` and are not kept.
+    pub(super) fn prune(
+        &self,
+        unused_for: Duration,
+        is_kept: impl Fn(&Reference) -> bool,
+    ) -> Result<Removed, ImageError> {
+        self.take(|known| Ok(victims(&known, unused_for, is_kept)))
     }
 
     /// Does what `policy` says.
     pub(super) fn tidy(&self, policy: &CollectPolicy) -> Result<Removed, ImageError> {
         let mut removed = match policy.unused_for {
-            Some(unused_for) => self.prune(unused_for.max(policy.grace), &policy.keep)?,
+            Some(unused_for) => self.prune(unused_for.max(policy.grace), |r| policy.keeps(r))?,
             None => Removed::default(),
         };
         removed.add(self.make_room(policy)?);
@@ -125,13 +136,14 @@ impl Inner {
         // One after the other, because only the disk can tell what each has brought.
         while used_percent(root)? > u64::from(policy.freed_percent) {
             let one = self.take(|known| {
-                let mut oldest = victims(&known, policy.grace, &policy.keep);
+                let mut oldest = victims(&known, policy.grace, |r| policy.keeps(r));
                 oldest.truncate(1);
                 Ok(oldest)
             })?;
             if one.references.is_empty() {
                 let path = root.display();
-                tracing::warn!(%path, "the disk is full, and no image is unused: sandboxes may fail");
+                let limit = policy.freed_percent;
+                tracing::warn!(%path, "its disk is fuller than {limit} %, and no image is unused");
                 break;
             }
             removed.add(one);
@@ -176,27 +188,30 @@ impl Inner {
 
 /// The names of the images that may go, those in front that were not used for longest. A use in the future, before the
 /// clock was set back, counts as now.
-fn victims(known: &[Known], unused_for: Duration, keep: &[String]) -> Vec<String> {
+fn victims(known: &[Known], unused_for: Duration, is_kept: impl Fn(&Reference) -> bool) -> Vec<String> {
     let now = SystemTime::now();
     let may_go = |k: &&Known| {
         let unused = now.duration_since(k.reference.used).unwrap_or_default();
-        !k.in_use && unused >= unused_for && !keep.contains(&k.reference.name)
+        !k.in_use && unused >= unused_for && !is_kept(&k.reference)
     };
     let mut found: Vec<&Known> = known.iter().filter(may_go).collect();
     found.sort_by_key(|k| k.reference.used);
     found.iter().map(|k| k.reference.name.clone()).collect()
 }
 
-/// Of the bytes or the inodes, whichever is more; reserved ones count as used.
+/// Of the bytes or the inodes that there are for use, whichever is more; as df(1) counts.
 fn used_percent(folder: &Path) -> Result<u64, ImageError> {
     let disk =
         statvfs(folder).map_err(|e| ImageError::store("ask for the free space of", folder)(e.into()))?;
-    let used = |free: u64, all: u64| match all {
-        // Filesystems without a fixed number of inodes say so.
-        0 => 0,
-        all => 100 - free.saturating_mul(100).div_ceil(all).min(100),
+    let used = |all: u64, free: u64, available: u64| {
+        let used = all.saturating_sub(free);
+        // Filesystems without a fixed number of inodes say that there are none.
+        (used.saturating_mul(100))
+            .checked_div(used.saturating_add(available))
+            .unwrap_or(0)
     };
-    Ok(used(disk.blocks_available(), disk.blocks()).max(used(disk.files_available(), disk.files())))
+    let bytes = used(disk.blocks(), disk.blocks_free(), disk.blocks_available());
+    Ok(bytes.max(used(disk.files(), disk.files_free(), disk.files_available())))
 }
 
 /// Of all below `path`, as the disk has it. What can't be read counts nothing.

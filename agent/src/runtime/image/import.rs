@@ -10,7 +10,7 @@ use super::manifest::{
 };
 use super::members::{ArchiveFault, Limits, Member, MemberKind, decompressed, for_each};
 use super::pull::layer_fault;
-use super::store::{Incoming, Store};
+use super::store::{Incoming, Origin, Store};
 use proto::image::ImageName;
 use serde::Deserialize;
 use serde_json::json;
@@ -306,7 +306,7 @@ impl Import<'_> {
             }
         }
         self.store
-            .publish(&reference, manifest_bytes, &config_bytes, claim)?;
+            .publish(&reference, manifest_bytes, &config_bytes, claim, Origin::Archive)?;
         Ok(reference)
     }
 

@@ -346,7 +346,9 @@ impl ImageStore {
     pub async fn prune(&self, unused_for: Duration) -> Result<Removed, ImageError> {
         let inner = self.inner.clone();
         blocking("unused images".to_owned(), move || {
-            inner.prune(unused_for, &inner.policy.keep)
+            inner.prune(unused_for, |reference| {
+                inner.policy.keep.contains(&reference.name)
+            })
         })
         .await
     }

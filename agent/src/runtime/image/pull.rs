@@ -9,7 +9,7 @@ use super::manifest::{
 use super::progress::{Meter, Progress};
 use super::reference::Endpoint;
 use super::registry::Registry;
-use super::store::{LayerFault, Store};
+use super::store::{LayerFault, Origin, Store};
 use futures::{FutureExt, StreamExt, TryStreamExt, stream};
 use proto::image::ImageName;
 use std::sync::Arc;
@@ -67,7 +67,7 @@ impl Puller {
         layers.boxed().await?;
         let store = self.store.clone();
         blocking(image.clone(), move || {
-            store.publish(&image, &manifest_bytes, &config_bytes, claim)
+            store.publish(&image, &manifest_bytes, &config_bytes, claim, Origin::Registry)
         })
         .await
     }

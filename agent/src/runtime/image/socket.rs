@@ -61,7 +61,7 @@ impl ImageStore {
             let (_open, short) = short(folder)?;
             // What an earlier process has left: the folder is ours alone.
             match std::fs::remove_file(folder.join(NAME)) {
-                Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+                Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
                 Ok(()) | Err(_) => UnixListener::bind(short),
             }
         };

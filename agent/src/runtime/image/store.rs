@@ -58,12 +58,20 @@ pub(super) struct Claim {
 /// While it lives, nothing is collected, and nothing new is led to.
 pub(super) struct Steady<'a>(MutexGuard<'a, HashMap<Digest, usize>>);
 
+/// Where an image comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Origin {
+    Registry,
+    Archive,
+}
+
 /// A name and what it stands for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Reference {
     pub(super) name: String,
     pub(super) manifest: Digest,
     pub(super) used: SystemTime,
+    pub(super) is_imported: bool,
 }
 
 /// Something half made below `incoming/`, removed when dropped.
@@ -75,6 +83,9 @@ pub(super) struct Incoming(PathBuf);
 struct ReferenceRecord {
     reference: String,
     manifest: String,
+    /// From an archive.
+    #[serde(default)]
+    imported: bool,
 }
 
 /// Why a layer is not there.
@@ -152,12 +163,13 @@ impl Store {
         manifest: &[u8],
         config: &[u8],
         claim: Claim,
+        origin: Origin,
     ) -> Result<Digest, ImageError> {
         let steady = self.steady();
         self.put_blob(config)?;
         let digest = self.put_blob(manifest)?;
         // Last, because it says that all the others are there.
-        self.set_reference(reference, &digest)?;
+        self.set_reference(reference, &digest, origin)?;
         drop(steady);
         drop(claim);
         Ok(digest)
@@ -204,10 +216,11 @@ impl Store {
             .filter(|_| record.reference == reference)
     }
 
-    fn set_reference(&self, reference: &str, manifest: &Digest) -> Result<(), ImageError> {
+    fn set_reference(&self, reference: &str, manifest: &Digest, origin: Origin) -> Result<(), ImageError> {
         let record = ReferenceRecord {
             reference: reference.to_owned(),
             manifest: manifest.to_string(),
+            imported: origin == Origin::Archive,
         };
         let path = self.reference_path(reference);
         let bytes = serde_json::to_vec(&record).map_err(|e| ImageError::store("write", &path)(e.into()))?;
@@ -228,6 +241,7 @@ impl Store {
                     manifest: Digest::parse(&record.manifest).map_err(io::Error::other)?,
                     name: record.reference,
                     used: fs::metadata(&path)?.modified()?,
+                    is_imported: record.imported,
                 })
             };
             match read() {

@@ -1,5 +1,6 @@
 //! What goes, and what never does.
 
+use super::registry::Registry;
 use super::*;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
@@ -145,18 +146,30 @@ async fn mounted_layers_stay_for_an_agent_that_has_given_them_out_in_an_earlier_
 }
 
 #[tokio::test]
-async fn full_disk_takes_the_longest_unused_first_but_not_what_is_kept_or_recent() {
+async fn full_disk_takes_the_longest_unused_first_but_not_what_is_kept_recent_or_from_an_archive() {
     // Every disk is fuller than this, and stays so.
-    let policy = CollectPolicy {
+    let mut policy = CollectPolicy {
         grace: Duration::from_secs(60),
         unused_for: None,
         full_percent: 0,
         freed_percent: 0,
-        keep: vec!["team/app:kept".to_owned()],
+        keep: Vec::new(),
     };
-    let node = node(&["kept", "old", "older", "recent"], policy.clone()).await;
-    for (tag, age) in [("kept", 4000), ("old", 2000), ("older", 3000), ("recent", 10)] {
-        let file = Digest::of(name(tag).as_bytes()).hex().to_owned() + ".json";
+    let data = tempfile::tempdir().expect("a folder");
+    let images = ["kept", "old", "older", "recent"].map(two_layers);
+    let registry = Registry::filled(data.path(), &images).await;
+    policy.keep = vec![registry.name("team/app:kept")];
+    let node = Node::with(plain(registry.port), policy.clone());
+    bring(&node, &["archived"]).await;
+    let name = |tag: &str| registry.name(&format!("team/app:{tag}"));
+    for tag in ["kept", "old", "older", "recent"] {
+        drop(node.store.ensure(&name(tag)).await.expect("pulled"));
+    }
+    let archived = super::collecting::name("archived");
+    let ages = [("kept", 4000), ("old", 2000), ("older", 3000), ("recent", 10)];
+    let ages = ages.map(|(tag, age)| (name(tag), age));
+    for (name, age) in ages.into_iter().chain([(archived.clone(), 5000)]) {
+        let file = Digest::of(name.as_bytes()).hex().to_owned() + ".json";
         let path = node.dir.path().join("images/references").join(file);
         let used = SystemTime::now() - Duration::from_secs(age);
         fs::File::open(path)
@@ -165,7 +178,10 @@ async fn full_disk_takes_the_longest_unused_first_but_not_what_is_kept_or_recent
     }
     let removed = node.store.tidy().await.expect("tidied");
     assert_eq!(removed.references, [name("older"), name("old")]);
-    assert_eq!(names(&node).await, [name("kept"), name("recent")]);
+    assert_eq!(
+        names(&node).await,
+        [name("kept"), name("recent"), archived.clone()]
+    );
     // By use alone, on a disk with room.
     let policy = CollectPolicy {
         unused_for: Some(Duration::from_secs(2500)),
@@ -176,6 +192,9 @@ async fn full_disk_takes_the_longest_unused_first_but_not_what_is_kept_or_recent
     };
     let removed = node.store.inner.tidy(&policy).expect("tidied");
     assert_eq!(removed.references, [name("kept")]);
+    // Who asks for it gets it done, also with what came from an archive.
+    let pruned = node.store.prune(Duration::from_secs(2500)).await.expect("pruned");
+    assert_eq!(pruned.references, [archived]);
 }
 
 #[tokio::test]
