@@ -1,16 +1,15 @@
 //! Makes a sandbox, stage by stage. Each stage notes in the sandbox what later ones need.
 
 use super::bundle::{self, Input};
+use super::pull::pull;
 use super::{Failure, Halt, timed};
 use crate::blocking::blocking;
 use crate::host;
 use crate::record::{self, RecordStage};
 use crate::runtime::firewall::Rules;
-use crate::runtime::image::Image;
 use crate::runtime::monitor::{self, Launch};
 use crate::runtime::namespace;
 use crate::sandbox::{Interrupt, Sandbox};
-use futures::future::try_join_all;
 use proto::spec::SandboxSpec;
 use proto::wire::{self, MonitorPhase};
 use std::fs::DirBuilder;
@@ -86,17 +85,6 @@ pub(super) async fn provide(sandbox: &mut Sandbox, interrupt: &mut Interrupt) ->
     // An agent that finds the sandbox half started shall know the images.
     record::write(&sandbox.dir, RecordStage::Creating, &sandbox.report).map_err(Failure::from)?;
     Ok(())
-}
-
-async fn pull(sandbox: &Sandbox, spec: &SandboxSpec) -> Result<Vec<Arc<Image>>, Failure> {
-    let pulls = spec.containers.iter().map(|container| async {
-        let image = sandbox.host.images.ensure(&container.image).await;
-        image.map_err(|source| Failure::Image {
-            container: container.name.clone(),
-            source: Box::new(source),
-        })
-    });
-    try_join_all(pulls).await
 }
 
 async fn connect(sandbox: &Sandbox, spec: &SandboxSpec) -> Result<(), Failure> {

@@ -4,6 +4,7 @@
 //! | file | owns |
 //! |---|---|
 //! | `make` | from an address to a started monitor |
+//! | `pull` | the images, and how far they are |
 //! | `bundle` | files, cgroup and OCI specs of one sandbox, on a thread that may block |
 //! | `ready` | the probe |
 //! | `end` | stopping, killing, releasing, recording, removing |
@@ -13,6 +14,7 @@ mod bundle;
 mod end;
 mod failure;
 mod make;
+mod pull;
 mod ready;
 
 use crate::plan::{Outcome, Stage, Step};

@@ -134,6 +134,12 @@ enum PullWork {
 }
 
 impl Pull {
+    /// Whether there is anything to wait for.
+    #[must_use]
+    pub fn is_under_way(&self) -> bool {
+        matches!(self.image, PullWork::Shared(_))
+    }
+
     /// How far it is, now and with every change; changes come some four times a second at most.
     #[must_use]
     pub fn progress(&self) -> watch::Receiver<Progress> {

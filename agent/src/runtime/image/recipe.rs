@@ -197,3 +197,71 @@ fn for_each_piece(
         each(piece.piece.ok_or(RecipeFault::Damaged)?)?;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As the first release has written it: 5 raw bytes, the 4 of `dir/file`, 1 raw byte.
+    const GOLDEN: &[&[u8]] = &[
+        b"\x07\0\0\0\x0a\x05first",
+        b"\x0e\0\0\0\x12\x0c\x0a\x08dir/file\x10\x04",
+        b"\x03\0\0\0\x0a\x01.",
+    ];
+
+    fn written() -> Vec<u8> {
+        let mut recipe = RecipeWriter::new(Vec::new());
+        recipe.saw(b"fi").expect("noted");
+        recipe.saw(b"rst").expect("noted");
+        recipe.enter(Path::new("dir/file"));
+        recipe.saw(b"body").expect("noted");
+        recipe.leave().expect("noted");
+        recipe.enter(Path::new("empty"));
+        recipe.leave().expect("noted");
+        recipe.saw(b".").expect("noted");
+        recipe.flush_raw().expect("noted");
+        recipe.out.finish().expect("written")
+    }
+
+    #[test]
+    fn recipe_is_written_as_ever() {
+        let mut plain = Vec::new();
+        GzDecoder::new(written().as_slice())
+            .read_to_end(&mut plain)
+            .expect("gzip");
+        assert_eq!(plain, GOLDEN.concat());
+    }
+
+    #[track_caller]
+    fn check(recipe: &[u8], content: Option<&str>, want: Result<&str, &str>) {
+        let dir = tempfile::tempdir().expect("a folder");
+        let (path, layer) = (dir.path().join("recipe"), dir.path().join("layer"));
+        std::fs::write(&path, recipe).expect("written");
+        std::fs::create_dir_all(layer.join("dir")).expect("made");
+        if let Some(content) = content {
+            std::fs::write(layer.join("dir/file"), content).expect("written");
+        }
+        let mut out = Vec::new();
+        match (rebuild(&path, &layer, &mut out), want) {
+            (Ok(()), Ok(want)) => {
+                assert_eq!(out, want.as_bytes());
+                assert_eq!(length(&path).expect("read"), want.len() as u64);
+            }
+            (Err(fault), Err(why)) => assert!(fault.to_string().contains(why), "{fault}"),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn archive_is_made_again_or_it_is_said_why_not() {
+        let recipe = written();
+        check(&recipe, Some("body"), Ok("firstbody."));
+        check(&recipe, Some("longer"), Err("cannot read `dir/file`"));
+        check(&recipe, None, Err("cannot read `dir/file`"));
+        check(&recipe[..recipe.len() - 10], Some("body"), Err("cannot read how"));
+        check(b"no gzip", Some("body"), Err("cannot read how"));
+        let mut long = GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        long.write_all(&[0xff; 8]).expect("written");
+        check(&long.finish().expect("written"), None, Err("is damaged"));
+    }
+}

@@ -298,3 +298,20 @@ async fn collecting_beside_bringing_and_using_loses_nothing() {
     node.store.prune(NOW).await.expect("pruned");
     assert_eq!((node.layers(), node.count("references")), (0, 0));
 }
+
+/// Every form in which the folder has ever been written.
+#[tokio::test]
+async fn records_of_earlier_releases_are_read() {
+    let Node { store, dir } = node(&["1"], CollectPolicy::default()).await;
+    let manifest = store.ensure(&name("1")).await.expect("there").digest.clone();
+    drop(store);
+    let file = Digest::of(name("1").as_bytes()).hex().to_owned() + ".json";
+    let path = dir.path().join("images/references").join(file);
+    let (reference, old) = (name("1"), r#"{"reference":"NAME","manifest":"DIGEST"}"#);
+    let new = r#"{"reference":"NAME","manifest":"DIGEST","imported":true}"#;
+    let filled = |form: &str| form.replace("NAME", &reference).replace("DIGEST", &manifest);
+    assert_eq!(fs::read_to_string(&path).expect("read"), filled(new));
+    fs::write(&path, filled(old)).expect("written");
+    let store = ImageStore::open(dir.path().join("images"), RegistryConfig::default()).expect("opened");
+    check_is_two_layers(&store.ensure(&name("1")).await.expect("there"), "1");
+}
