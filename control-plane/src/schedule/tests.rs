@@ -67,8 +67,54 @@ impl World {
         }
     }
 
-    /// Of one core and 64 MiB of its own.
+    fn label(&mut self, id: &str, labels: &str) {
+        let text = format!(
+            "apiVersion: sandboxd.o/v1\nkind: Node\nid: {id}\nmetadata: {{labels: {{{labels}}}}}\nspec: {{}}\n"
+        );
+        let manifest = proto::manifest::parse(&text).expect("a good manifest").remove(0);
+        self.run(Op::Apply(wire::ApplyObject {
+            manifest: Some((&manifest).into()),
+            ..Default::default()
+        }));
+    }
+
+    fn uid(&self, id: &str) -> u64 {
+        let sandbox = self.state.sandbox(&id.parse().expect("an id"));
+        sandbox.expect("it is there").uid.0
+    }
+
+    /// From node n.
+    fn report(&mut self, id: &str, uid: u64, phase: wire::Phase) {
+        self.run(Op::ReportStatus(wire::ReportStatus {
+            node_id: "n".to_owned(),
+            reports: vec![wire::SandboxReport {
+                sandbox_id: id.to_owned(),
+                uid,
+                phase: phase.into(),
+                ..Default::default()
+            }],
+        }));
+    }
+
+    /// What a round would place, with nothing carried out.
+    fn planned(&mut self, limit: usize) -> Vec<(String, String)> {
+        let planned = plan(&mut self.view, 7, limit);
+        let placements = planned.placements.into_iter();
+        placements.map(|p| (p.sandbox_id, p.node_id)).collect()
+    }
+
+    /// Carries out a round of one.
+    fn place_first(&mut self) {
+        let placements = plan(&mut self.view, 7, 1).placements;
+        self.run(Op::Place(wire::Place { placements }));
+    }
+
     fn sandbox(&mut self, id: &str, more: &str) {
+        self.apply(id, more, false);
+    }
+
+    /// Of one core and 64 MiB of its own.
+    fn apply(&mut self, id: &str, more: &str, replace: bool) {
         let text = format!(
             "apiVersion: sandboxd.o/v1\nkind: Sandbox\nid: {id}\nspec:\n  {more}\n  containers:\n    \
              - {{name: main, image: busybox, resource: {{cpu: 1, memory: 64Mi, ephemeral_storage: 16Mi}}}}\n"
@@ -76,6 +122,7 @@ impl World {
         let manifest = proto::manifest::parse(&text).expect("a good manifest").remove(0);
         self.run(Op::Apply(wire::ApplyObject {
             manifest: Some((&manifest).into()),
+            replace,
             ..Default::default()
         }));
     }
@@ -226,9 +273,9 @@ fn explanation_is_proposed_only_when_it_is_news() {
     let mut world = World::new(&[("n", 0, 16, READY)]);
     world.sandbox("a", "");
     assert_eq!(plan(&mut world.view, 1, 9).explanations.len(), 1);
-    world.view.forget_what_fitted_nowhere();
+    world.view.forget_the_past();
     world.place();
-    world.view.forget_what_fitted_nowhere();
+    world.view.forget_the_past();
     assert!(plan(&mut world.view, 1, 9).is_empty());
 }
 
@@ -248,6 +295,126 @@ fn host_ports_are_within_their_range_and_never_shared() {
             .iter()
             .all(|(_, port)| crate::state::placement::HOST_PORTS.contains(port))
     );
+}
+
+#[test]
+fn replacement_waits_for_its_predecessor_and_says_so() {
+    let mut world = World::new(&[("n", 9, 16, READY)]);
+    world.sandbox("a", "");
+    world.place();
+    let old = world.uid("a");
+    world.apply("a", "egress: true", true);
+    assert_eq!(world.place(), []);
+    assert_eq!(
+        world.explanation("a"),
+        "waits until the sandbox that it replaces is gone from its node"
+    );
+    assert!(!world.view.has_work());
+    let mut anew = View::of(&world.state);
+    assert!(plan(&mut anew, 1, 9).is_empty(), "a view made anew knows it too");
+    world.report("a", old, wire::Phase::Deleting);
+    assert_eq!(world.place(), [("a".to_owned(), "n".to_owned())]);
+}
+
+/// The nodes of one label are fuller than all others, as is usual where only few need it.
+#[test]
+fn class_of_nodes_is_spread_over_by_its_own_order() {
+    let mut world = World::new(&[("a", 9, 64, READY), ("b", 9, 64, READY), ("c", 9, 64, READY)]);
+    for id in ["b", "c"] {
+        world.label(id, "disk: ssd");
+    }
+    for i in 0..8 {
+        world.sandbox(&format!("s{i}"), "node_selector: {disk: ssd}");
+    }
+    for i in 0..2 {
+        world.sandbox(&format!("t{i}"), "");
+    }
+    let mut count = BTreeMap::<String, usize>::new();
+    for (_, node) in world.place() {
+        *count.entry(node).or_default() += 1;
+    }
+    assert_eq!(
+        count,
+        BTreeMap::from([("a".into(), 2), ("b".into(), 4), ("c".into(), 4)])
+    );
+}
+
+/// However the search goes about it, the outcome is that of looking at every node, best first.
+#[test]
+fn search_by_class_finds_what_looking_at_all_finds() {
+    let mut world = World::new(&[]);
+    for i in 0..40 {
+        let id = format!("n{i:02}");
+        world.register(&id, 4 + i % 5, 16);
+        world.label(&id, &format!("kind: k{}", i % 3));
+    }
+    for i in 0..120 {
+        let more = match i % 4 {
+            3 => "priority: 0".to_owned(),
+            kind => format!("node_selector: {{kind: k{kind}}}"),
+        };
+        world.sandbox(&format!("s{i:03}"), &more);
+    }
+    let at_once: Vec<_> = world.planned(usize::MAX);
+    // One in a round: no class is ever searched for twice.
+    let mut one_by_one = Vec::new();
+    while world.view.has_work() {
+        match world.planned(1) {
+            planned if planned.is_empty() => break,
+            planned => one_by_one.extend(planned),
+        }
+        world.place_first();
+    }
+    assert_eq!(at_once, one_by_one);
+}
+
+#[test]
+fn released_port_is_not_chosen_while_it_rests() {
+    let mut world = World::new(&[("n", 9, 16, READY)]);
+    world.sandbox("a", "ports: [{container_port: 1}]");
+    world.place();
+    let uid = world.uid("a");
+    world.report("a", uid, wire::Phase::Succeeded);
+    let n: proto::id::NodeId = "n".parse().expect("an id");
+    let free = |view: &View| view.nodes[&n].ports.free(Protocol::Tcp);
+    let all = crate::state::placement::HOST_PORTS.len();
+    assert_eq!(free(&world.view), all - 1);
+    assert_eq!(free(&View::of(&world.state)), all - 1);
+    world.index += u64::try_from(crate::state::PORT_REST.as_millis()).expect("short");
+    world.sandbox("b", "");
+    assert_eq!(free(&world.view), all);
+    assert_eq!(free(&View::of(&world.state)), all);
+}
+
+#[test]
+fn many_kinds_that_fit_nowhere_hold_nobody_up_for_good() {
+    let mut world = World::new(&[("n", 2, 16, READY)]);
+    for i in 0..100 {
+        world.sandbox(&format!("s{i}"), &format!("node_selector: {{only: x{i}}}"));
+    }
+    world.sandbox("fits", "");
+    let mut rounds = 0;
+    let mut placed = Vec::new();
+    while world.view.has_work() {
+        placed.extend(world.place());
+        rounds += 1;
+    }
+    assert_eq!(placed, [("fits".to_owned(), "n".to_owned())]);
+    assert_eq!(rounds, 2);
+    assert_eq!(world.explanation("s99"), "0/1 nodes fit: 1 selector only=x99");
+}
+
+#[test]
+fn those_alike_that_fit_nowhere_do_not_use_up_a_round() {
+    let mut world = World::new(&[("n", 2, 16, READY)]);
+    for i in 0..50 {
+        world.sandbox(&format!("s{i}"), "runtime: runsc");
+    }
+    world.place();
+    world.view.forget_the_past();
+    world.sandbox("fits", "");
+    let planned = plan(&mut world.view, 1, 1);
+    assert_eq!(planned.placements[0].sandbox_id, "fits");
 }
 
 #[test]

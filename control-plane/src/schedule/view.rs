@@ -1,32 +1,36 @@
 //! What planning sees, kept up to date from the changes of the state, never by looking through all of it again.
 
 use super::ports::Ports;
+use super::queue::Queue;
 use super::score::Score;
 use crate::state::placement::{self, Placement};
-use crate::state::{Change, State};
+use crate::state::resting::Resting;
+use crate::state::{Change, HostPort, State};
 use proto::budget;
-use proto::id::{NodeId, Uid};
+use proto::id::NodeId;
 use proto::object::{Node, Sandbox};
 use proto::status::{NodeState, Phase};
 use proto::units::{Bytes, MilliCpu, Timestamp};
-use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
-
-/// The order in which sandboxes are placed: priority, then age.
-type Turn = (Reverse<i32>, Timestamp, Uid);
 
 /// Nodes and waiting sandboxes.
 #[derive(Debug, Clone, Default)]
 pub struct View {
     pub(super) nodes: BTreeMap<NodeId, NodeView>,
-    /// Of the nodes that take sandboxes at all.
-    pub(super) by_score: BTreeSet<Score>,
-    pub(super) waiting: BTreeMap<Turn, Arc<Sandbox>>,
-    /// Of those that wait, the ones that fitted nowhere when they were last looked at; nothing has changed for the
-    /// better since. All are in `waiting`.
-    pub(super) blocked: BTreeSet<Uid>,
+    /// Of the nodes that take sandboxes at all, with what each has left.
+    pub(super) by_score: BTreeMap<Score, Free>,
+    pub(super) queue: Queue,
+    /// Host ports that were given back; in their nodes they still count as taken.
+    resting: Resting,
+    /// The newest time that a change has told. Replicas' clocks are not the scheduler's business: a port whose rest
+    /// it misjudges for that is refused by `apply`, and another is chosen.
+    now: Timestamp,
+    /// Somebody is set aside for want of host ports.
+    pub(super) short_of_ports: bool,
 }
+
+pub(super) type Free = (MilliCpu, Bytes);
 
 /// A node with what it has left.
 #[derive(Debug, Clone, Default)]
@@ -39,52 +43,58 @@ pub(super) struct NodeView {
 }
 
 impl NodeView {
-    pub(super) fn free(&self) -> (MilliCpu, Bytes) {
+    pub(super) fn free(&self) -> Free {
         let node = self.node.as_deref();
         node.map(|node| placement::free(node, self.used_cpu, self.used_memory))
             .unwrap_or_default()
     }
 
     /// `None`: it takes none.
-    fn score(&self) -> Option<Score> {
+    pub(super) fn score(&self) -> Option<(Score, Free)> {
         let node = self.node.as_deref()?;
         let takes = node.state == NodeState::Ready && !node.spec.unschedulable;
-        takes.then(|| Score::of(node, self.free()))
+        let free = self.free();
+        takes.then(|| (Score::of(node, free), free))
+    }
+
+    fn add(&mut self, demand: budget::Demand) {
+        self.used_cpu += demand.cpu;
+        self.used_memory += demand.memory;
+    }
+
+    fn subtract(&mut self, demand: budget::Demand) {
+        self.used_cpu = self.used_cpu.saturating_sub(demand.cpu);
+        self.used_memory = self.used_memory.saturating_sub(demand.memory);
     }
 }
 
-/// What a sandbox takes of a node: cpu, memory, ports.
-struct Taken<'a> {
-    node: &'a NodeId,
-    sandbox: &'a Sandbox,
+/// The node whose cpu, memory and ports it takes.
+fn taken_node(sandbox: &Sandbox) -> Option<&NodeId> {
+    let node = sandbox.status.node_name.as_ref()?;
+    sandbox.status.ended_at.is_none().then_some(node)
 }
 
-impl<'a> Taken<'a> {
-    fn by(sandbox: &'a Sandbox) -> Option<Self> {
-        let node = sandbox.status.node_name.as_ref()?;
-        sandbox
-            .status
-            .ended_at
-            .is_none()
-            .then_some(Self { node, sandbox })
-    }
-}
-
-fn turn(sandbox: &Sandbox) -> Option<Turn> {
-    let waits = sandbox.status.phase == Phase::Pending;
-    waits.then_some((Reverse(sandbox.spec.priority), sandbox.created_at, sandbox.uid))
+fn ports(sandbox: &Sandbox) -> impl Iterator<Item = HostPort> {
+    let assigned = sandbox.status.assigned_ports.iter();
+    assigned.map(|port| (port.protocol, port.host_port))
 }
 
 impl View {
     /// All of a state: once, when a leader begins.
     #[must_use]
     pub fn of(state: &State) -> Self {
-        let mut view = Self::default();
+        let mut view = Self {
+            now: state.now(),
+            ..Self::default()
+        };
         for node in state.nodes() {
             view.update(&Change::Node {
                 before: None,
                 after: Some(node.clone()),
             });
+            for (port, since) in state.resting_ports(&node.id) {
+                view.rest(&node.id, port, since);
+            }
         }
         for sandbox in state.all_sandboxes() {
             view.update_sandbox(None, Some(sandbox));
@@ -100,12 +110,15 @@ impl View {
                 if before.is_none() && after.as_ref().is_some_and(|s| s.status.phase == Phase::Deleting) {
                     return;
                 }
+                if let Some(after) = after {
+                    self.pass(after.updated_at);
+                }
                 self.update_sandbox(before.as_deref(), after.as_ref());
             }
             Change::Node { before, after } => {
                 if let Some(id) = before.as_ref().or(after.as_ref()).map(|node| &node.id) {
                     self.change_node(id, |node| node.node = after.clone());
-                    self.blocked.clear();
+                    self.queue.look_again();
                 }
             }
             Change::External { .. } => {}
@@ -113,65 +126,73 @@ impl View {
     }
 
     fn update_sandbox(&mut self, before: Option<&Sandbox>, after: Option<&Arc<Sandbox>>) {
-        let took = before.and_then(Taken::by);
-        let takes = after.and_then(|after| Taken::by(after));
-        if let Some(turn) = before.and_then(turn) {
-            self.waiting.remove(&turn);
+        self.queue.update(before, after);
+        let took = before.and_then(|before| Some((taken_node(before)?, before)));
+        let takes = after.and_then(|after| Some((taken_node(after)?, &**after)));
+        if let Some((node, sandbox)) = took {
+            self.release(node, sandbox);
         }
-        let was_blocked = before.is_some_and(|before| self.blocked.remove(&before.uid));
-        if let Some(taken) = &took {
-            self.release(taken);
-        }
-        if let Some(after) = after
-            && let Some(turn) = turn(after)
-        {
-            self.waiting.insert(turn, after.clone());
-            // Its labels or its explanation have changed, not what it needs.
-            if was_blocked {
-                self.blocked.insert(after.uid);
-            }
-        }
-        if let Some(taken) = &takes {
-            self.take(taken);
+        if let Some((node, sandbox)) = takes {
+            self.take(node, sandbox);
         }
         if took.is_some() && takes.is_none() {
-            self.blocked.clear();
+            self.queue.look_again();
         }
     }
 
-    fn take(&mut self, taken: &Taken<'_>) {
-        let demand = budget::demand(&taken.sandbox.spec);
-        self.change_node(taken.node, |node| {
-            node.used_cpu += demand.cpu;
-            node.used_memory += demand.memory;
-            for port in &taken.sandbox.status.assigned_ports {
-                node.ports.take(port.protocol, port.host_port);
+    fn take(&mut self, node: &NodeId, sandbox: &Sandbox) {
+        let demand = budget::demand(&sandbox.spec);
+        self.change_node(node, |view| {
+            view.add(demand);
+            for (protocol, port) in ports(sandbox) {
+                view.ports.take(protocol, port);
             }
         });
+        for port in ports(sandbox) {
+            self.resting.remove(node, port);
+        }
     }
 
-    fn release(&mut self, taken: &Taken<'_>) {
-        let demand = budget::demand(&taken.sandbox.spec);
-        self.change_node(taken.node, |node| {
-            node.used_cpu = node.used_cpu.saturating_sub(demand.cpu);
-            node.used_memory = node.used_memory.saturating_sub(demand.memory);
-            for port in &taken.sandbox.status.assigned_ports {
-                node.ports.release(port.protocol, port.host_port);
-            }
-        });
+    fn release(&mut self, node: &NodeId, sandbox: &Sandbox) {
+        let demand = budget::demand(&sandbox.spec);
+        self.change_node(node, |view| view.subtract(demand));
+        for port in ports(sandbox) {
+            self.rest(node, port, self.now);
+        }
+    }
+
+    fn rest(&mut self, node: &NodeId, port: HostPort, since: Timestamp) {
+        self.change_node(node, |view| view.ports.take(port.0, port.1));
+        self.resting.insert(node, port, since);
+    }
+
+    fn pass(&mut self, now: Timestamp) {
+        self.now = self.now.max(now);
+        let rested = self.resting.end(self.now);
+        for (node, (protocol, port)) in &rested {
+            self.change_node(node, |view| view.ports.release(*protocol, *port));
+        }
+        if self.short_of_ports && !rested.is_empty() {
+            self.short_of_ports = false;
+            self.queue.look_again();
+        }
     }
 
     /// Keeps the order by score in step with the node.
     pub(super) fn change_node<T>(&mut self, id: &NodeId, change: impl FnOnce(&mut NodeView) -> T) -> T {
         let node = self.nodes.entry(id.clone()).or_default();
-        if let Some(score) = node.score() {
-            self.by_score.remove(&score);
-        }
+        let before = node.score();
         let result = change(node);
-        if let Some(score) = node.score() {
-            self.by_score.insert(score);
-        }
+        let after = node.score();
         let is_empty = node.node.is_none() && node.used_memory == Bytes(0);
+        if before != after {
+            if let Some((score, _)) = before {
+                self.by_score.remove(&score);
+            }
+            if let Some((score, free)) = after {
+                self.by_score.insert(score, free);
+            }
+        }
         if is_empty {
             self.nodes.remove(id);
         }
@@ -181,38 +202,37 @@ impl View {
     /// As if the placement had taken effect, so that the next one sees less room.
     pub(super) fn assume(&mut self, sandbox: &Sandbox, placement: &Placement) {
         let demand = budget::demand(&sandbox.spec);
-        self.change_node(&placement.node, |node| {
-            node.used_cpu += demand.cpu;
-            node.used_memory += demand.memory;
-        });
+        self.change_node(&placement.node, |node| node.add(demand));
     }
 
     /// Undoes what planning has assumed, ports included.
     pub(super) fn forget(&mut self, sandbox: &Sandbox, placement: &Placement) {
         let demand = budget::demand(&sandbox.spec);
         self.change_node(&placement.node, |node| {
-            node.used_cpu = node.used_cpu.saturating_sub(demand.cpu);
-            node.used_memory = node.used_memory.saturating_sub(demand.memory);
+            node.subtract(demand);
             for port in &placement.ports {
                 node.ports.release(port.protocol, port.host_port);
             }
         });
     }
 
+    /// What depends on when the view was made: who was set aside, and when ports were seen to be given back.
     #[cfg(test)]
-    pub(crate) fn forget_what_fitted_nowhere(&mut self) {
-        self.blocked.clear();
+    pub(crate) fn forget_the_past(&mut self) {
+        self.queue.look_again();
+        self.now = Timestamp(u64::MAX / 2);
+        self.pass(self.now);
     }
 
     /// How many wait, those included that fit nowhere.
     #[must_use]
     pub fn waiting(&self) -> usize {
-        self.waiting.len()
+        self.queue.len()
     }
 
     /// Whether planning now could place anything, or has anything to explain.
     #[must_use]
     pub fn has_work(&self) -> bool {
-        self.waiting.len() > self.blocked.len()
+        self.queue.has_work()
     }
 }

@@ -34,6 +34,7 @@ impl State {
             .collect();
         wrong(external_of != self.external_of, "externals by node");
         wrong(!self.requests.is_consistent(), "answers by age");
+        wrong(!self.resting.is_consistent(), "resting ports by age");
     }
 
     /// The index computed anew.
@@ -96,6 +97,17 @@ impl State {
     }
 
     fn check_nodes(&self, violations: &mut Vec<String>) {
+        for (node, port, since) in self.resting.iter() {
+            let used = self
+                .placed
+                .get(node)
+                .is_some_and(|placed| placed.usage.ports.contains(&port));
+            if used || since > self.now || self.now.since(since) >= super::PORT_REST {
+                violations.push(format!(
+                    "node {node}: port {port:?} rests since {since}, used: {used}"
+                ));
+            }
+        }
         for (id, placed) in &self.placed {
             let live = placed
                 .uids

@@ -7,6 +7,7 @@
 //! | `transaction` | the one door: every change of an object, and the indexes that follow from it |
 //! | `sandbox`, `node`, `external` | what each command does to its kind |
 //! | `placement` | whether a placement holds, asked by `apply` and by the scheduler alike |
+//! | `resting` | host ports that were given back a short while ago |
 //! | `requests` | answers kept by request id, so that a retry takes effect once |
 //! | `stored` | keys and values on disk |
 //! | `invariants` | what must hold between any two commands; for tests |
@@ -19,21 +20,23 @@ mod invariants;
 mod node;
 pub mod placement;
 mod requests;
+pub(crate) mod resting;
 mod sandbox;
 mod stored;
 mod transaction;
 
 pub use command::Command;
 pub use requests::{MAX_ANSWERS, REMEMBERED};
+pub use resting::{HostPort, PORT_REST};
 pub use sandbox::expires_at;
 pub use stored::LoadError;
 
 use proto::id::{ExternalId, NodeId, SandboxId, Uid};
 use proto::object::{External, Node, Object, Sandbox};
-use proto::spec::Protocol;
 use proto::units::{Bytes, MilliCpu, Timestamp};
 use proto::wire;
 use requests::Requests;
+use resting::Resting;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use transaction::Transaction;
@@ -61,6 +64,7 @@ pub struct State {
     externals: BTreeMap<ExternalId, Arc<External>>,
     external_of: BTreeMap<NodeId, ExternalId>,
     placed: BTreeMap<NodeId, Placed>,
+    resting: Resting,
     requests: Requests,
 }
 
@@ -77,7 +81,7 @@ pub struct Usage {
     pub cpu: MilliCpu,
     pub memory: Bytes,
     pub sandboxes: u32,
-    pub ports: BTreeSet<(Protocol, u16)>,
+    pub ports: BTreeSet<HostPort>,
 }
 
 /// What a log entry did.
@@ -170,6 +174,10 @@ impl State {
             index,
         };
         let mut applied = Applied::default();
+        let rested = self.resting.end(stamp.now);
+        applied
+            .writes
+            .extend(rested.iter().map(|(node, port)| stored::free_port(node, *port)));
         for command in &batch.commands {
             let answer = match self.requests.answer(&command.request_id) {
                 Some(first) => self.as_of_now(first),
@@ -187,8 +195,9 @@ impl State {
         let result = Command::try_from(command.clone())
             .map_err(|e| Rejection::new(wire::rejected::Code::Invalid, e.to_string()))
             .and_then(|command| apply(&mut transaction, command));
-        let changes = transaction.finish();
+        let (changes, released) = transaction.finish();
         applied.writes.extend(changes.iter().flat_map(stored::change));
+        applied.writes.extend(released);
         applied.changes.extend(changes);
         let answer = answer(result);
         if !command.request_id.is_empty() {
@@ -308,6 +317,11 @@ impl State {
             .get(node)
             .map(|placed| placed.usage.clone())
             .unwrap_or_default()
+    }
+
+    /// Ports of a node that were given back within [`PORT_REST`], with the time of that. None is in use.
+    pub fn resting_ports(&self, node: &NodeId) -> impl Iterator<Item = (HostPort, Timestamp)> + use<'_> {
+        self.resting.of(node)
     }
 
     /// How many answers are kept for retries.

@@ -87,6 +87,13 @@ pub(super) fn set_state(
 ) -> Result<Response, Rejection> {
     let old = to.state().node(id).cloned();
     let old = old.ok_or_else(|| Rejection::not_found("node", id.as_str()))?;
+    if old.state == NodeState::Unknown || state == NodeState::Unknown {
+        // Its sandboxes could neither be kept nor given up.
+        return Err(Rejection::conflict(format!(
+            "node {id} is {} and can't become {state}: it is Unknown until its agent registers, and never again",
+            old.state
+        )));
+    }
     if old.state == state {
         return Ok(respond(Outcome::Unchanged, &old));
     }

@@ -21,12 +21,15 @@ pub struct Placement {
 }
 
 /// Why a node can't take a sandbox, for a person. In the order in which it is looked for.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Misfit {
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Misfit<'a> {
     State(NodeState),
     Unschedulable,
-    /// `key=value` of the first label that does not match.
-    Selector(String),
+    /// The first label that does not match.
+    Selector {
+        key: &'a str,
+        value: &'a str,
+    },
     Runtime(Runtime),
     Cpu {
         need: MilliCpu,
@@ -39,12 +42,12 @@ pub enum Misfit {
     Ports(Protocol),
 }
 
-impl fmt::Display for Misfit {
+impl fmt::Display for Misfit<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::State(state) => write!(f, "{state}"),
             Self::Unschedulable => f.write_str("unschedulable"),
-            Self::Selector(label) => write!(f, "selector {label}"),
+            Self::Selector { key, value } => write!(f, "selector {key}={value}"),
             Self::Runtime(runtime) => write!(f, "without runtime {runtime}"),
             Self::Cpu { need, free } => write!(f, "insufficient cpu (need {need}, free {free})"),
             // In whole MiB, rounded so that what is free always looks too little.
@@ -63,7 +66,7 @@ impl fmt::Display for Misfit {
 ///
 /// # Errors
 /// The first reason against it.
-pub fn suits(node: &Node, sandbox: &Sandbox) -> Result<(), Misfit> {
+pub fn suits<'a>(node: &Node, sandbox: &'a Sandbox) -> Result<(), Misfit<'a>> {
     if node.state != NodeState::Ready {
         return Err(Misfit::State(node.state));
     }
@@ -72,7 +75,7 @@ pub fn suits(node: &Node, sandbox: &Sandbox) -> Result<(), Misfit> {
     }
     let differs = |(key, value): &(&String, &String)| node.effective_label(key) != Some(value.as_str());
     if let Some((key, value)) = sandbox.spec.node_selector.iter().find(differs) {
-        return Err(Misfit::Selector(format!("{key}={value}")));
+        return Err(Misfit::Selector { key, value });
     }
     if let Some(runtime) = sandbox.spec.runtime {
         let reported = node
@@ -99,7 +102,7 @@ pub fn free(node: &Node, used_cpu: MilliCpu, used_memory: Bytes) -> (MilliCpu, B
 ///
 /// # Errors
 /// The first reason against it.
-pub fn fits(need: proto::budget::Demand, (cpu, memory): (MilliCpu, Bytes)) -> Result<(), Misfit> {
+pub fn fits(need: proto::budget::Demand, (cpu, memory): (MilliCpu, Bytes)) -> Result<(), Misfit<'static>> {
     if need.cpu > cpu {
         return Err(Misfit::Cpu {
             need: need.cpu,

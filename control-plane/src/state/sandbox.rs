@@ -3,7 +3,7 @@
 use super::command::{Explanation, Report};
 use super::placement::{self, HOST_PORTS, Placement};
 use super::transaction::Transaction;
-use super::{Rejection, Response, State};
+use super::{Rejection, Response, State, Usage};
 use proto::budget;
 use proto::id::{NodeId, SandboxId, Uid};
 use proto::object::{Object, Sandbox};
@@ -202,11 +202,18 @@ fn check<'a>(state: &'a State, placement: &Placement) -> Result<&'a Arc<Sandbox>
             sandbox.id, placement.node
         ))
     };
+    if state.uids_of(&sandbox.id).next() != Some(uid) {
+        return Err(refuse(&"the one that it replaces is not gone yet"));
+    }
     let node = state
         .node(&placement.node)
         .ok_or_else(|| refuse(&"it is not there"))?;
     placement::suits(node, sandbox).map_err(|why| refuse(&why))?;
-    let usage = state.usage(&placement.node);
+    let nothing = Usage::default();
+    let usage = state
+        .placed
+        .get(&node.id)
+        .map_or(&nothing, |placed| &placed.usage);
     let free = placement::free(node, usage.cpu, usage.memory);
     placement::fits(budget::demand(&sandbox.spec), free).map_err(|why| refuse(&why))?;
     let wanted: Vec<_> = sandbox
@@ -226,11 +233,12 @@ fn check<'a>(state: &'a State, placement: &Placement) -> Result<&'a Arc<Sandbox>
     let mut taken = BTreeSet::new();
     for port in &placement.ports {
         let key = (port.protocol, port.host_port);
+        let refuse = |why| refuse(&format!("{} port {} {why}", port.protocol, port.host_port));
         if !HOST_PORTS.contains(&port.host_port) || usage.ports.contains(&key) || !taken.insert(key) {
-            return Err(refuse(&format!(
-                "{} port {} is not free",
-                port.protocol, port.host_port
-            )));
+            return Err(refuse("is not free"));
+        }
+        if state.resting.contains(&node.id, key) {
+            return Err(refuse("was in use a moment ago"));
         }
     }
     Ok(sandbox)
@@ -262,11 +270,20 @@ fn take_over(to: &mut Transaction<'_>, old: &Sandbox, report: Report) {
             end(&mut sandbox, Reason::AgentError, message, to.stamp.now);
             to.put_sandbox(sandbox);
         }
+        // Ended by its node alone, by its lease or in a restart: nobody need call the node lost for that.
+        Phase::Scheduled | Phase::Running
+            if (report.phase, report.reason) == (Phase::Failed, Some(Reason::NodeLost))
+                && old.spec.on_node_loss == OnNodeLoss::Reschedule =>
+        {
+            place_again(to, old, &report.message);
+        }
         Phase::Scheduled | Phase::Running if rank(report.phase) >= rank(old.status.phase) => {
             let mut sandbox = old.clone();
             let status = &mut sandbox.status;
             status.phase = report.phase;
-            status.reason = report.reason;
+            // A failure says why; one without a reason is the agent's own.
+            status.reason =
+                (report.phase == Phase::Failed).then(|| report.reason.unwrap_or(Reason::AgentError));
             status.last_error = report.message;
             status.ip = report.ip;
             status.containers = report.containers;

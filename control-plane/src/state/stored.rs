@@ -1,10 +1,12 @@
 //! Keys and values of the state on disk and in snapshots. A key is one byte for the kind and the object's
 //! name; a value is protobuf. What was written once is read for ever: see the golden files.
 
-use super::{Change, State, Write};
+use super::{Change, HostPort, State, Write};
 use prost::Message;
 use proto::convert::ConvertError;
+use proto::id::NodeId;
 use proto::object::{External, Node, Sandbox};
+use proto::status::AssignedPort;
 use proto::units::Timestamp;
 use proto::wire;
 use std::sync::Arc;
@@ -14,6 +16,7 @@ const SANDBOX: u8 = b's';
 const NODE: u8 = b'n';
 const EXTERNAL: u8 = b'e';
 const REQUEST: u8 = b'r';
+const PORT: u8 = b'p';
 
 /// Why records are not a state of ours. The key is shown as text.
 #[derive(Debug, thiserror::Error)]
@@ -63,6 +66,37 @@ pub(super) fn request(request_id: &str, at: Timestamp, answer: &wire::Answer) ->
 pub(super) fn forgotten_request(request_id: &str) -> Write {
     Write {
         key: key(REQUEST, request_id.as_bytes()),
+        value: None,
+    }
+}
+
+/// Ends the node's id, which has no such byte, so that one can't be another with a port.
+const END_OF_NODE: u8 = 0;
+
+fn port_key(node: &NodeId, (protocol, port): HostPort) -> Vec<u8> {
+    let mut name = node.as_str().as_bytes().to_vec();
+    name.push(END_OF_NODE);
+    name.extend_from_slice(protocol.as_str().as_bytes());
+    name.extend_from_slice(&port.to_be_bytes());
+    key(PORT, &name)
+}
+
+pub(super) fn released_port(node: &NodeId, (protocol, port): HostPort, since: Timestamp) -> Write {
+    let released = wire::ReleasedPort {
+        node_id: node.to_string(),
+        protocol: wire::Protocol::from(protocol).into(),
+        port: port.into(),
+        at_ms: since.0,
+    };
+    Write {
+        key: port_key(node, (protocol, port)),
+        value: Some(released.encode_to_vec()),
+    }
+}
+
+pub(super) fn free_port(node: &NodeId, port: HostPort) -> Write {
+    Write {
+        key: port_key(node, port),
         value: None,
     }
 }
@@ -144,6 +178,29 @@ fn load_record(state: &mut State, key: &[u8], value: &[u8]) -> Result<(), LoadEr
             state
                 .requests
                 .insert(&answered.request_id, Timestamp(answered.at_ms), answer);
+        }
+        Some(&PORT) => {
+            let released = wire::ReleasedPort::decode(value).map_err(decode)?;
+            // An assigned port has the same fields: its conversion checks them.
+            let port = AssignedPort::try_from(wire::AssignedPort {
+                host_port: released.port,
+                container_port: 0,
+                protocol: released.protocol,
+            });
+            let port = port.map_err(convert)?;
+            let node = released.node_id;
+            let node = node.parse().map_err(|source| {
+                let field = "node_id";
+                convert(ConvertError::Id {
+                    field,
+                    value: node,
+                    source,
+                })
+            })?;
+            let since = Timestamp(released.at_ms);
+            state
+                .resting
+                .insert(&node, (port.protocol, port.host_port), since);
         }
         Some(_) | None => return Err(LoadError::Unknown { key: name() }),
     }

@@ -1,6 +1,6 @@
 //! The one door: objects change here and nowhere else, and the indexes with them.
 
-use super::{Change, Placed, Stamp, State};
+use super::{Change, HostPort, Placed, Stamp, State, Write, stored};
 use proto::budget;
 use proto::id::{ExternalId, NodeId, Uid};
 use proto::object::{External, Node, Sandbox};
@@ -11,6 +11,7 @@ pub(super) struct Transaction<'a> {
     state: &'a mut State,
     pub(super) stamp: Stamp,
     changes: Vec<Change>,
+    released: Vec<Write>,
 }
 
 impl<'a> Transaction<'a> {
@@ -19,11 +20,13 @@ impl<'a> Transaction<'a> {
             state,
             stamp,
             changes: Vec::new(),
+            released: Vec::new(),
         }
     }
 
-    pub(super) fn finish(self) -> Vec<Change> {
-        self.changes
+    /// What has changed, and the records of ports that were given back.
+    pub(super) fn finish(self) -> (Vec<Change>, Vec<Write>) {
+        (self.changes, self.released)
     }
 
     pub(super) fn state(&self) -> &State {
@@ -42,6 +45,7 @@ impl<'a> Transaction<'a> {
         sandbox.resource_version = self.stamp.index;
         let after = Arc::new(sandbox);
         let before = self.state.insert_sandbox(after.clone());
+        self.rest_ports(before.as_deref(), Some(&after));
         let replaced = self.is_replaced(&after);
         self.changes.push(Change::Sandbox {
             before,
@@ -57,6 +61,7 @@ impl<'a> Transaction<'a> {
         };
         let replaced = self.is_replaced(&before);
         self.state.take_sandbox(&before);
+        self.rest_ports(Some(&before), None);
         self.changes.push(Change::Sandbox {
             before: Some(before.clone()),
             after: None,
@@ -69,6 +74,18 @@ impl<'a> Transaction<'a> {
                 after: Some(older),
                 replaced: false,
             });
+        }
+    }
+
+    /// Lays to rest what `before` held and `after` does not.
+    fn rest_ports(&mut self, before: Option<&Sandbox>, after: Option<&Sandbox>) {
+        let kept: Vec<_> = after.into_iter().flat_map(held_ports).collect();
+        for (node, port) in before.into_iter().flat_map(held_ports) {
+            if !kept.contains(&(node, port)) {
+                let since = self.stamp.now;
+                self.state.resting.insert(node, port, since);
+                self.released.push(stored::released_port(node, port, since));
+            }
         }
     }
 
@@ -166,6 +183,14 @@ impl State {
 /// Whether it takes anything of its node: what has ended was released there.
 pub(super) fn takes(sandbox: &Sandbox) -> bool {
     sandbox.status.node_name.is_some() && sandbox.status.ended_at.is_none()
+}
+
+/// The ports that it keeps others from, with their node.
+pub(super) fn held_ports(sandbox: &Sandbox) -> impl Iterator<Item = (&NodeId, HostPort)> {
+    let node = sandbox.status.node_name.as_ref().filter(|_| takes(sandbox));
+    let ports = sandbox.status.assigned_ports.iter();
+    node.into_iter()
+        .flat_map(move |node| ports.clone().map(move |p| (node, (p.protocol, p.host_port))))
 }
 
 impl Placed {

@@ -3,6 +3,7 @@
 
 mod externals;
 mod nodes;
+mod ports;
 mod requests;
 mod sandboxes;
 mod simulation;

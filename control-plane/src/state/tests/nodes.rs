@@ -113,6 +113,44 @@ fn node_with_sandboxes_is_deleted_only_by_force_and_nothing_is_started_elsewhere
     world.check_reload();
 }
 
+/// An agent that was cut off for longer than its lease comes back before anybody has called its node lost.
+#[test]
+fn sandbox_that_its_node_ended_for_the_lease_is_handed_over_as_from_a_lost_node() {
+    let mut world = World::with_nodes(&["n"]);
+    let mut end = |id: &str, more: &str| {
+        let uid = world.placed(id, "n", more);
+        let Op::ReportStatus(mut told) = report("n", id, uid, wire::Phase::Failed) else {
+            panic!("a report")
+        };
+        told.reports[0].reason = wire::Reason::NodeLost.into();
+        told.reports[0].message = "lease".to_owned();
+        world.run(Op::ReportStatus(told)).accepted();
+        world.check_reload();
+        (uid, world.sandbox(id))
+    };
+    let (uid, moves) = end("moves", "on_node_loss: reschedule");
+    assert_eq!(moves.status.phase, Phase::Pending);
+    assert_eq!(moves.status.last_error, "lease");
+    assert!(moves.uid.0 > uid);
+    let (uid, stays) = end("stays", "");
+    assert_eq!(stays.status.reason, Some(Reason::NodeLost));
+    assert_eq!((stays.uid.0, stays.status.phase), (uid, Phase::Failed));
+}
+
+#[test]
+fn node_is_unknown_until_its_agent_registers_and_never_again() {
+    let mut world = World::with_nodes(&["n"]);
+    world.run(node("announced", "", "")).accepted();
+    use wire::NodeState::{Lost, Ready, Unknown};
+    for (id, state) in [("announced", Ready), ("announced", Lost), ("n", Unknown)] {
+        let before = world.node_state(id);
+        world
+            .run(set_state(id, state))
+            .rejected(Code::Conflict, "until its agent registers");
+        assert_eq!(world.node_state(id), before);
+    }
+}
+
 #[test]
 fn state_of_an_unknown_node_is_refused() {
     let mut world = World::with_nodes(&[]);

@@ -110,6 +110,41 @@ fn replaced_sandbox_is_another_one_while_its_node_clears_the_old_one_away() {
 }
 
 #[test]
+fn replacement_is_placed_only_once_the_old_one_is_gone() {
+    let mut world = World::with_nodes(&["n", "m"]);
+    let old = world.placed("a", "n", "");
+    world.run(replacing("a", "egress: true")).accepted();
+    let new = world.sandbox("a").uid.0;
+    world
+        .run(place(new, "m", &[]))
+        .rejected(Code::Stale, "the one that it replaces is not gone yet");
+    world.run(report("n", "a", old, wire::Phase::Deleting)).accepted();
+    world.run(place(new, "m", &[])).accepted();
+}
+
+#[test]
+fn failure_without_a_reason_is_the_agents_and_success_has_none() {
+    let mut world = World::with_nodes(&["n"]);
+    let uid = world.placed("a", "n", "");
+    let told = |phase: wire::Phase, reason: wire::Reason, id: &str, uid| match report("n", id, uid, phase) {
+        Op::ReportStatus(mut told) => {
+            told.reports[0].reason = reason.into();
+            Op::ReportStatus(told)
+        }
+        other => other,
+    };
+    world
+        .run(told(wire::Phase::Failed, wire::Reason::Unspecified, "a", uid))
+        .accepted();
+    assert_eq!(world.sandbox("a").status.reason, Some(Reason::AgentError));
+    let uid = world.placed("b", "n", "");
+    world
+        .run(told(wire::Phase::Succeeded, wire::Reason::OomKilled, "b", uid))
+        .accepted();
+    assert_eq!(world.sandbox("b").status.reason, None);
+}
+
+#[test]
 fn deleting_what_had_replaced_another_shows_the_older_one_until_it_is_gone() {
     let mut world = World::with_nodes(&["n"]);
     let old = world.placed("a", "n", "");
@@ -185,6 +220,7 @@ fn placement_takes_room_and_ports_and_is_refused_without() {
         .rejected(stale, "10000 is not free");
     // What has ended takes nothing.
     world.run(report("n", "a", a, wire::Phase::Failed)).accepted();
+    world.pass(PORT_REST);
     world.run(place(b, "n", &[(10_000, 1, Tcp)])).accepted();
     world.check_reload();
 }

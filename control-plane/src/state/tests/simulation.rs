@@ -60,7 +60,8 @@ fn take_in(view: &mut View, world: &World) {
 fn check_view(view: &View, world: &World) {
     let mut kept = view.clone();
     let mut anew = View::of(&world.state);
-    kept.forget_what_fitted_nowhere();
+    kept.forget_the_past();
+    anew.forget_the_past();
     assert_eq!(plan(&mut kept, 1, usize::MAX), plan(&mut anew, 1, usize::MAX));
 }
 
