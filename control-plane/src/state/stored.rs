@@ -4,7 +4,7 @@
 use super::{Change, HostPort, State, Write};
 use prost::Message;
 use proto::convert::ConvertError;
-use proto::id::NodeId;
+use proto::id::{NodeId, Uid};
 use proto::object::{External, Node, Sandbox};
 use proto::status::AssignedPort;
 use proto::units::Timestamp;
@@ -25,6 +25,10 @@ pub enum LoadError {
     Decode { key: String, source: prost::DecodeError },
     #[error("the stored record `{key}` breaks a rule: {source}")]
     Convert { key: String, source: ConvertError },
+    #[error("the stored record `{key}` holds what belongs under `{belongs}`")]
+    Misplaced { key: String, belongs: String },
+    #[error("sandbox {uid} is stored, although only {last_uid} were made: its uid could be given out again")]
+    UnknownUid { uid: Uid, last_uid: u64 },
     #[error(
         "the stored record `{key}` is of no kind that this version knows; was it written by a newer one?"
     )]
@@ -38,6 +42,18 @@ fn key(kind: u8, name: &[u8]) -> Vec<u8> {
 /// Ordered as the uids are.
 fn sandbox_key(sandbox: &Sandbox) -> Vec<u8> {
     key(SANDBOX, &sandbox.uid.0.to_be_bytes())
+}
+
+fn node_key(node: &Node) -> Vec<u8> {
+    key(NODE, node.id.as_str().as_bytes())
+}
+
+fn external_key(external: &External) -> Vec<u8> {
+    key(EXTERNAL, external.id.as_str().as_bytes())
+}
+
+fn request_key(request_id: &str) -> Vec<u8> {
+    key(REQUEST, request_id.as_bytes())
 }
 
 pub(super) fn meta(state: &State) -> Write {
@@ -58,14 +74,14 @@ pub(super) fn request(request_id: &str, at: Timestamp, answer: &wire::Answer) ->
         answer: Some(answer.clone()),
     };
     Write {
-        key: key(REQUEST, request_id.as_bytes()),
+        key: request_key(request_id),
         value: Some(answered.encode_to_vec()),
     }
 }
 
 pub(super) fn forgotten_request(request_id: &str) -> Write {
     Write {
-        key: key(REQUEST, request_id.as_bytes()),
+        key: request_key(request_id),
         value: None,
     }
 }
@@ -120,18 +136,12 @@ pub(super) fn change(change: &Change) -> Option<Write> {
                 wire::Sandbox::from(s).encode_to_vec()
             })
         }
-        Change::Node { before, after } => write(
-            before.as_deref(),
-            after.as_deref(),
-            |n: &Node| key(NODE, n.id.as_str().as_bytes()),
-            |n| wire::Node::from(n).encode_to_vec(),
-        ),
-        Change::External { before, after } => write(
-            before.as_deref(),
-            after.as_deref(),
-            |e: &External| key(EXTERNAL, e.id.as_str().as_bytes()),
-            |e| wire::External::from(e).encode_to_vec(),
-        ),
+        Change::Node { before, after } => write(before.as_deref(), after.as_deref(), node_key, |n| {
+            wire::Node::from(n).encode_to_vec()
+        }),
+        Change::External { before, after } => write(before.as_deref(), after.as_deref(), external_key, |e| {
+            wire::External::from(e).encode_to_vec()
+        }),
     }
 }
 
@@ -142,35 +152,50 @@ where
 {
     let mut state = State::default();
     for (key, value) in records {
-        load_record(&mut state, key.as_ref(), value.as_ref())?;
+        let belongs = load_record(&mut state, key.as_ref(), value.as_ref())?;
+        if belongs != key.as_ref() {
+            return Err(LoadError::Misplaced {
+                key: key.as_ref().escape_ascii().to_string(),
+                belongs: belongs.escape_ascii().to_string(),
+            });
+        }
     }
-    Ok(state)
+    let last_uid = state.last_uid;
+    match state.sandboxes.last_key_value() {
+        Some((&uid, _)) if uid.0 > last_uid => Err(LoadError::UnknownUid { uid, last_uid }),
+        Some(_) | None => Ok(state),
+    }
 }
 
-fn load_record(state: &mut State, key: &[u8], value: &[u8]) -> Result<(), LoadError> {
+/// Takes it in; gives the key under which it should be.
+fn load_record(state: &mut State, key: &[u8], value: &[u8]) -> Result<Vec<u8>, LoadError> {
     let name = || key.escape_ascii().to_string();
     let decode = |source| LoadError::Decode { key: name(), source };
     let convert = |source| LoadError::Convert { key: name(), source };
-    match key.first() {
+    Ok(match key.first() {
         Some(&META) => {
             let meta = wire::StateMeta::decode(value).map_err(decode)?;
             state.now = Timestamp(meta.now_ms);
             state.last_uid = meta.last_uid;
+            vec![META]
         }
         Some(&SANDBOX) => {
             let sandbox = wire::Sandbox::decode(value).map_err(decode)?;
-            let sandbox = Sandbox::try_from(sandbox).map_err(convert)?;
-            state.insert_sandbox(Arc::new(sandbox));
+            let sandbox = Arc::new(Sandbox::try_from(sandbox).map_err(convert)?);
+            state.insert_sandbox(Arc::clone(&sandbox));
+            sandbox_key(&sandbox)
         }
         Some(&NODE) => {
             let node = wire::Node::decode(value).map_err(decode)?;
             let node = Arc::new(Node::try_from(node).map_err(convert)?);
-            state.nodes.insert(node.id.clone(), node);
+            state.nodes.insert(node.id.clone(), Arc::clone(&node));
+            node_key(&node)
         }
         Some(&EXTERNAL) => {
             let external = wire::External::decode(value).map_err(decode)?;
-            let external = External::try_from(external).map_err(convert)?;
-            state.insert_external(Arc::new(external));
+            let external = Arc::new(External::try_from(external).map_err(convert)?);
+            state.insert_external(Arc::clone(&external));
+            external_key(&external)
         }
         Some(&REQUEST) => {
             let answered = wire::AnsweredRequest::decode(value).map_err(decode)?;
@@ -178,6 +203,7 @@ fn load_record(state: &mut State, key: &[u8], value: &[u8]) -> Result<(), LoadEr
             state
                 .requests
                 .insert(&answered.request_id, Timestamp(answered.at_ms), answer);
+            request_key(&answered.request_id)
         }
         Some(&PORT) => {
             let released = wire::ReleasedPort::decode(value).map_err(decode)?;
@@ -198,11 +224,10 @@ fn load_record(state: &mut State, key: &[u8], value: &[u8]) -> Result<(), LoadEr
                 })
             })?;
             let since = Timestamp(released.at_ms);
-            state
-                .resting
-                .insert(&node, (port.protocol, port.host_port), since);
+            let port = (port.protocol, port.host_port);
+            state.resting.insert(&node, port, since);
+            port_key(&node, port)
         }
         Some(_) | None => return Err(LoadError::Unknown { key: name() }),
-    }
-    Ok(())
+    })
 }

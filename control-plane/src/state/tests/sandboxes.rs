@@ -396,12 +396,15 @@ fn write_that_expects_another_version_is_refused() {
     };
     world
         .run(with("", 7))
-        .rejected(Code::Conflict, "has changed meanwhile");
+        .rejected(Code::Stale, "has changed meanwhile");
     world.run(with("", 0)).outcome(Outcome::Created);
     let version = world.sandbox("a").resource_version;
     world
         .run(with("ttl_seconds: 5", 0))
-        .rejected(Code::Conflict, "has changed meanwhile");
+        .rejected(Code::Conflict, "is there already");
+    world
+        .run(with("ttl_seconds: 5", version + 1))
+        .rejected(Code::Stale, "has changed meanwhile");
     world
         .run(with("ttl_seconds: 5", version))
         .outcome(Outcome::Configured);

@@ -58,3 +58,28 @@ fn damaged_and_unknown_records_are_named() {
     assert!(load(b"nnode-1", &[]).contains("`nnode-1` breaks a rule"));
     assert!(load(b"zebra", &[]).contains("`zebra` is of no kind"));
 }
+
+#[test]
+fn record_under_anothers_key_is_refused() {
+    let stored = world().stored;
+    for (key, value) in &stored {
+        let wrong = match key[0] {
+            b's' => b"s\x00\x00\x00\x00\x00\x00\x00\x09".to_vec(),
+            kind => [&[kind][..], b"another"].concat(),
+        };
+        let error = State::load([(&wrong, value)].into_iter()).expect_err("refused");
+        assert!(matches!(error, LoadError::Misplaced { .. }), "{error}");
+    }
+}
+
+/// A uid that came again would name two sandboxes to an agent.
+#[test]
+fn sandbox_without_the_count_of_uids_is_refused() {
+    let mut stored = world().stored;
+    stored.remove(&b"m"[..]);
+    let error = State::load(stored.iter()).expect_err("refused");
+    assert!(
+        matches!(error, LoadError::UnknownUid { last_uid: 0, .. }),
+        "{error}"
+    );
+}
