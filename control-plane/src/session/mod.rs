@@ -7,6 +7,7 @@
 //! | `table` | the open sessions, by node |
 //! | `dispatch` | from changes of the state to the sessions that they concern |
 //! | `stream` | one session, from its hello to its end |
+//! | `hello` | what an agent says first, checked |
 //! | `desired` | what a sandbox is to a node (pure) |
 //! | `report` | what agents say of sandboxes (pure) |
 //! | `relay` | pairs a waiting user with the stream that an agent opens for him |
@@ -15,6 +16,7 @@
 
 mod desired;
 mod dispatch;
+mod hello;
 mod liveness;
 mod relay;
 mod report;

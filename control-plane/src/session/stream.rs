@@ -2,6 +2,7 @@
 //! in the log. Called by `Sessions::open`.
 
 use super::desired::{self, Standing, standing};
+use super::hello::{self, Hello, checked};
 use super::report::{self, Pending};
 use super::table::{Outbox, Seat, Stale};
 use super::{SessionError, Sessions};
@@ -9,34 +10,21 @@ use crate::clock;
 use crate::raft::{ProposeError, Replica};
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
-use proto::convert::ConvertError;
 use proto::id::{NodeId, Uid};
-use proto::manifest;
 use proto::object::Node;
-use proto::spec::Labels;
-use proto::status::{NodeReport, NodeState};
+use proto::status::NodeState;
 use proto::wire::{self, agent_message, command::Op, leader_message};
 use std::collections::BTreeSet;
 use std::time::Duration;
 use tokio::time::timeout;
 use tonic::Streaming;
 
-/// An agent sends its hello with the request; this leaves room for a slow network.
-const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
 /// A connection that takes nothing for so long is as good as broken; its agent comes again.
 const STALL: Duration = Duration::from_secs(10);
 /// Keeps an entry far below the limit of a log entry: a report is about 300 bytes, at most some KiB.
 const REPORTS_PER_COMMAND: usize = 200;
 /// Before reports are proposed again that could not be: about an election.
 const RETRY_PAUSE: Duration = Duration::from_millis(200);
-
-/// What an agent says first, checked.
-struct Hello {
-    node: NodeId,
-    labels: Labels,
-    report: NodeReport,
-    inventory: Vec<wire::SandboxReport>,
-}
 
 struct Session<'a> {
     sessions: &'a Sessions,
@@ -71,7 +59,7 @@ async fn serve(
     mut messages: Streaming<wire::AgentMessage>,
     outbox: Outbox,
 ) -> SessionError {
-    let hello = match first(&mut messages).await {
+    let hello = match hello::first(&mut messages).await {
         Ok(hello) => hello,
         Err(error) => return error,
     };
@@ -94,48 +82,6 @@ async fn serve(
             Ok(never) => match never {},
         },
     }
-}
-
-/// Waits for the hello and checks it.
-async fn first(messages: &mut Streaming<wire::AgentMessage>) -> Result<Hello, SessionError> {
-    let message = match timeout(HELLO_TIMEOUT, messages.message()).await {
-        Ok(Ok(Some(message))) => message.message,
-        Ok(Err(status)) => return Err(SessionError::Gone(status.message().to_owned())),
-        Ok(Ok(None)) | Err(_) => None,
-    };
-    let Some(agent_message::Message::Hello(hello)) = message else {
-        return Err(SessionError::NoHello);
-    };
-    let node = hello.node_id.parse().map_err(|source| ConvertError::Id {
-        field: "node_id",
-        value: hello.node_id.clone(),
-        source,
-    })?;
-    for (key, value) in &hello.labels {
-        manifest::check_label(key, value).map_err(|why| ConvertError::Malformed {
-            field: "labels",
-            value: format!("{key}={value}"),
-            why,
-        })?;
-    }
-    let report = hello.node.ok_or(ConvertError::Missing { field: "node" })?;
-    Ok(Hello {
-        inventory: checked(&node, hello.inventory),
-        node,
-        labels: hello.labels,
-        report: report.try_into()?,
-    })
-}
-
-/// The reports that are good; the others are told to the log.
-fn checked(node: &NodeId, reports: Vec<wire::SandboxReport>) -> Vec<wire::SandboxReport> {
-    let good = reports.into_iter().filter_map(|reported| {
-        let sandbox = reported.sandbox_id.clone();
-        report::check(reported)
-            .inspect_err(|error| tracing::warn!(%node, sandbox, %error, "report dropped"))
-            .ok()
-    });
-    good.collect()
 }
 
 impl Session<'_> {

@@ -1,10 +1,12 @@
 //! An agent that does what the test says.
 
 use crate::cluster::{Cluster, within};
+use proto::wire::agent_client::AgentClient;
 use proto::wire::{self, agent_message, leader_message::Message};
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::Channel;
 use tonic::{Status, Streaming};
 
 pub(crate) struct Agent {
@@ -56,11 +58,20 @@ impl Agent {
         node: &str,
         inventory: Vec<wire::SandboxReport>,
     ) -> Result<Self, Status> {
+        Self::greet(cluster.agent(replica), node, inventory).await
+    }
+
+    /// # Errors
+    /// What the replica says instead of Welcome.
+    pub(crate) async fn greet(
+        mut client: AgentClient<Channel>,
+        node: &str,
+        inventory: Vec<wire::SandboxReport>,
+    ) -> Result<Self, Status> {
         let (says, said) = mpsc::channel(16);
         let first = agent_message::Message::Hello(hello(node, inventory));
         let first = wire::AgentMessage { message: Some(first) };
         says.send(first).await.expect("there is room");
-        let mut client = cluster.agent(replica);
         let opened = within("a session", client.session(ReceiverStream::new(said))).await?;
         let mut hears = opened.into_inner();
         match within("the welcome", hears.message())

@@ -4,6 +4,7 @@ mod agent;
 mod cluster;
 mod control;
 mod lifecycle;
+mod process;
 mod rest;
 mod session;
 mod user;

@@ -3,7 +3,7 @@
 use super::Rest;
 use super::answer::Refusal;
 use super::body::Params;
-use super::sandboxes::ShowParams;
+use super::objects::ShowParams;
 use axum::Json;
 use axum::extract::State;
 use proto::document::ClusterDocument;

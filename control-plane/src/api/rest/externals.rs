@@ -2,7 +2,7 @@
 
 use super::Rest;
 use super::body::{self, Params};
-use super::sandboxes::{Answer, ListParams, RemoveParams, ShowParams, delete, one, page, single};
+use super::objects::{Answer, ListParams, RemoveParams, ShowParams, delete, one, page, single};
 use crate::api::Write;
 use axum::body::Bytes;
 use axum::extract::{Path, State};

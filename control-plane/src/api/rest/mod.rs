@@ -4,6 +4,7 @@
 //! | file | owns |
 //! |---|---|
 //! | `sandboxes`, `nodes`, `externals`, `cluster` | what can be done with each |
+//! | `objects` | what these have in common |
 //! | `logs`, `watch` | lines and changes |
 //! | `health` | whether this replica lives and is ready, and the API's description |
 //! | `body` | from JSON to checked requests |
@@ -18,6 +19,7 @@ mod forward;
 mod health;
 mod logs;
 mod nodes;
+mod objects;
 mod sandboxes;
 mod watch;
 

@@ -2,7 +2,7 @@
 
 use super::Rest;
 use super::body::{self, NodePatch, Params, Patch};
-use super::sandboxes::{
+use super::objects::{
     Answer, ListParams, RemoveParams, ShowParams, change_object, delete, one, page, single,
 };
 use crate::api::{Fault, Write};

@@ -3,52 +3,17 @@
 use super::Rest;
 use super::answer::Refusal;
 use super::body::{self, Params, Patch, SandboxPatch};
-use crate::api::{Fault, Query, Write};
+use super::objects::{
+    Answer, ListParams, RemoveParams, ShowParams, change_object, delete, one, page, single,
+};
+use crate::api::Write;
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
-use proto::convert::ConvertError;
-use proto::document::Document;
 use proto::object::Kind;
-use proto::status::Phase;
-use proto::wire::{self, manifest::Spec, object::Object, rejected::Code as Rejection};
-use serde::Deserialize;
-use serde_json::{Value, json};
-
-/// Objects in one answer where the client does not say, and at most.
-const DEFAULT_PAGE: usize = 1_000;
-const LONGEST_PAGE: usize = 10_000;
-/// Somebody else changed the object between reading and writing so many times in a row: give up.
-const PATCH_ATTEMPTS: usize = 5;
-
-pub(super) type Answer = Result<Json<Value>, Refusal>;
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct ListParams {
-    label: Option<String>,
-    phase: Option<String>,
-    limit: Option<usize>,
-    /// The last id of the page before.
-    cursor: Option<String>,
-    #[serde(default)]
-    stale: bool,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct ShowParams {
-    #[serde(default)]
-    pub(super) stale: bool,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct RemoveParams {
-    #[serde(default)]
-    force: bool,
-}
+use proto::wire::manifest::Spec;
+use serde_json::Value;
 
 pub(super) async fn create(
     State(rest): State<Rest>,
@@ -93,111 +58,4 @@ pub(super) async fn change(State(rest): State<Rest>, Path(id): Path<String>, byt
 
 pub(super) async fn remove(State(rest): State<Rest>, Path(id): Path<String>, headers: HeaderMap) -> Answer {
     delete(&rest, Kind::Sandbox, id, &headers, &RemoveParams::default()).await
-}
-
-/// `{"items": [...]}`, and where to go on if there is more.
-pub(super) async fn page(rest: &Rest, kind: Kind, params: ListParams) -> Answer {
-    let phase = match params.phase.as_deref() {
-        None | Some("") => None,
-        Some(_) if kind != Kind::Sandbox => {
-            return Err(Fault::Invalid("phase: only sandboxes have one".to_owned()).into());
-        }
-        Some(text) => Some(parse_phase(text)?),
-    };
-    let query = Query {
-        labels: body::selector(params.label.as_deref())?,
-        phase,
-        ..Query::all(kind)
-    };
-    let limit = params.limit.unwrap_or(DEFAULT_PAGE).clamp(1, LONGEST_PAGE);
-    let page = rest
-        .api
-        .page(&query, params.cursor.as_deref(), limit, params.stale)
-        .await?;
-    let items = page.objects.into_iter().map(Document::try_from);
-    let items = items.collect::<Result<Vec<_>, _>>().map_err(Fault::from)?;
-    let mut answer = json!({ "items": items, "index": page.index });
-    if let Some(cursor) = page.next {
-        answer["cursor"] = Value::from(cursor);
-    }
-    Ok(Json(answer))
-}
-
-fn parse_phase(text: &str) -> Result<Phase, Fault> {
-    let known = Phase::ALL
-        .into_iter()
-        .find(|phase| phase.to_string().eq_ignore_ascii_case(text));
-    known.ok_or_else(|| {
-        let names = Phase::ALL.map(|phase| phase.to_string()).join(", ");
-        Fault::Invalid(format!("phase: `{text}` is none of {names}"))
-    })
-}
-
-pub(super) async fn one(rest: &Rest, kind: Kind, id: &str, params: &ShowParams) -> Answer {
-    single(Some(rest.api.get(kind, id, params.stale).await?))
-}
-
-/// `{"<kind>": {...}}`
-pub(super) fn single(object: Option<wire::Object>) -> Answer {
-    let missing = ConvertError::Missing { field: "object" };
-    let document = object
-        .ok_or(missing)
-        .and_then(Document::try_from)
-        .map_err(Fault::from)?;
-    Ok(Json(json!({ document.key(): document })))
-}
-
-/// `{"deleted": "<id>"}`
-pub(super) async fn delete(
-    rest: &Rest,
-    kind: Kind,
-    id: String,
-    headers: &HeaderMap,
-    params: &RemoveParams,
-) -> Answer {
-    rest.api
-        .delete(body::request_id(headers), kind, id.clone(), params.force)
-        .await?;
-    Ok(Json(json!({ "deleted": id })))
-}
-
-/// Reads, edits, writes; again where somebody else wrote meanwhile.
-pub(super) async fn change_object(
-    rest: &Rest,
-    kind: Kind,
-    id: &str,
-    edit: impl Fn(&mut wire::Manifest),
-) -> Answer {
-    let mut attempt = 1;
-    loop {
-        let (mut manifest, version) = wishes(rest.api.get(kind, id, false).await?)?;
-        edit(&mut manifest);
-        let write = Write::Expecting(version);
-        match rest.api.apply(body::new_request_id(), manifest, write).await {
-            Ok(accepted) => return single(accepted.object),
-            Err(Fault::Rejected(rejected))
-                if rejected.code() == Rejection::Stale && attempt < PATCH_ATTEMPTS =>
-            {
-                attempt += 1;
-            }
-            Err(fault) => return Err(fault.into()),
-        }
-    }
-}
-
-/// An object's manifest, and its version.
-fn wishes(object: wire::Object) -> Result<(wire::Manifest, u64), Fault> {
-    let missing = |field| ConvertError::Missing { field };
-    let (id, labels, spec, version) = match object.object.ok_or(missing("object"))? {
-        Object::Sandbox(s) => (s.id, s.labels, s.spec.map(Spec::Sandbox), s.resource_version),
-        Object::Node(n) => (n.id, n.labels, n.spec.map(Spec::Node), n.resource_version),
-        Object::External(e) => {
-            let spec = wire::ExternalSpec {
-                node_id: e.node_id,
-                external: e.external,
-            };
-            (e.id, e.labels, Some(Spec::External(spec)), e.resource_version)
-        }
-    };
-    Ok((wire::Manifest { id, labels, spec }, version))
 }

@@ -1,0 +1,192 @@
+//! The program itself: its command line, its signals, and a pause of the whole process.
+
+use crate::agent::Agent;
+use crate::cluster::within;
+use crate::user::get;
+use proto::wire::agent_client::AgentClient;
+use proto::wire::control_client::ControlClient;
+use proto::wire::{self, Kind, object::Object};
+use std::io::Read;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
+use tonic::transport::Channel;
+
+/// A cluster of one, as a process. Killed when dropped.
+struct Process {
+    child: Child,
+    endpoint: String,
+    members: String,
+    _dir: tempfile::TempDir,
+}
+
+fn sbxorch() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_sbxorch"));
+    command.env_clear().stdin(Stdio::null());
+    command
+}
+
+impl Process {
+    /// Not part of a cluster yet. `number` is unique among the tests of this file.
+    fn start(number: u8) -> Self {
+        let [a, b] = u16::try_from(std::process::id() % 60_000)
+            .expect("it is small")
+            .to_be_bytes();
+        let host = format!("127.{}.{b}.{}", 1 + a, 250 - number);
+        let (endpoint, peer) = (format!("http://{host}:7070"), format!("http://{host}:7071"));
+        let dir = tempfile::tempdir().expect("a folder for the test");
+        let data = dir.path().join("data").display().to_string();
+        let child = sbxorch()
+            .args(["--id", "1", "--insecure", "--data-dir", &data])
+            .args([
+                "--listen",
+                &format!("{host}:7070"),
+                "--peer-listen",
+                &format!("{host}:7071"),
+            ])
+            .args(["--heartbeat", "100ms", "--node-grace", "1s", "--node-lease", "3s"])
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the program is there");
+        Self {
+            child,
+            members: format!("1={peer}={endpoint}"),
+            endpoint,
+            _dir: dir,
+        }
+    }
+
+    fn channel(&self) -> Channel {
+        Channel::from_shared(self.endpoint.clone())
+            .expect("a URL")
+            .connect_lazy()
+    }
+
+    fn control(&self) -> ControlClient<Channel> {
+        ControlClient::new(self.channel())
+    }
+
+    /// Forms the cluster with the program's own command.
+    fn init(&self) -> Output {
+        let init = sbxorch()
+            .args(["cluster", "init", "--initial-cluster", &self.members])
+            .output();
+        init.expect("the program is there")
+    }
+
+    async fn formed(number: u8) -> Self {
+        let process = Self::start(number);
+        let listening = async {
+            let request = wire::ClusterRequest { stale: true };
+            while process.control().cluster(request).await.is_err() {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        within("the start of the program", listening).await;
+        let output = process.init();
+        assert!(output.status.success(), "{output:?}");
+        let leading = async {
+            let request = wire::ClusterRequest { stale: false };
+            while process.control().cluster(request).await.is_err() {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        within("an election", leading).await;
+        process
+    }
+
+    fn signal(&self, name: &str) {
+        let sent = Command::new("kill")
+            .args(["-s", name, &self.child.id().to_string()])
+            .status();
+        assert!(sent.expect("there is a kill").success());
+    }
+
+    async fn join(&self) -> Agent {
+        let joined = async {
+            loop {
+                match Agent::greet(AgentClient::new(self.channel()), "n", Vec::new()).await {
+                    Ok(agent) => return agent,
+                    Err(status) => eprintln!("not welcome yet: {status}"),
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        within("a welcome", joined).await
+    }
+
+    async fn node_version(&self) -> u64 {
+        match get(&mut self.control(), Kind::Node, "n")
+            .await
+            .expect("the node is there")
+        {
+            Object::Node(node) => node.resource_version,
+            other => panic!("not a node: {other:?}"),
+        }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
+async fn beat(agent: &Agent, times: u64) {
+    for sequence in 1..=times {
+        agent.heartbeat(sequence).await;
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn cluster_is_formed_once_and_the_program_stops_well() {
+    let mut process = Process::formed(1).await;
+    let again = process.init();
+    assert!(!again.status.success());
+    assert!(
+        String::from_utf8_lossy(&again.stderr).contains("already"),
+        "{again:?}"
+    );
+    process.signal("TERM");
+    let status = tokio::task::block_in_place(|| process.child.wait()).expect("it ends");
+    let mut log = String::new();
+    let mut stderr = process.child.stderr.take().expect("it is piped");
+    stderr.read_to_string(&mut log).expect("it is text");
+    assert!(status.success(), "{status}: {log}");
+}
+
+#[test]
+fn unusable_settings_are_told_all_at_once() {
+    let output = sbxorch().output().expect("the program is there");
+    assert!(!output.status.success());
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(told.contains("--id") && told.contains("--insecure"), "{told}");
+    let printed = sbxorch()
+        .args(["config", "print", "--node-grace", "7s"])
+        .output()
+        .expect("it is there");
+    assert!(
+        String::from_utf8_lossy(&printed.stdout).contains("node_grace = \"7s\""),
+        "{printed:?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pause_of_the_leader_makes_no_node_lost() {
+    let process = Process::formed(2).await;
+    let agent = process.join().await;
+    beat(&agent, 3).await;
+    let before = process.node_version().await;
+    process.signal("STOP");
+    // Longer than the lease.
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    process.signal("CONT");
+    let agent = process.join().await;
+    beat(&agent, 10).await;
+    assert_eq!(
+        process.node_version().await,
+        before,
+        "the node was Ready all the time"
+    );
+}
