@@ -235,3 +235,6 @@ fn no_answer(within: Duration) -> RPCError<TypeConfig> {
 fn unreachable_text(text: impl ToString) -> RPCError<TypeConfig> {
     RPCError::Unreachable(Unreachable::from_string(text))
 }
+
+#[cfg(test)]
+mod tests;

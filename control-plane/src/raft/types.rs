@@ -33,7 +33,7 @@ pub struct Answers(pub Vec<wire::Answer>);
 /// Where a replica is reached. Its id is the key under which the membership holds it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Member {
-    /// `host:port` of its peer listener, for other replicas.
+    /// URL of its peer listener, for other replicas.
     pub peer_endpoint: String,
     /// URL of its listener for users and agents.
     pub endpoint: String,

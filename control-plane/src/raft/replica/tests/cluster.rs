@@ -4,6 +4,7 @@ use super::super::{Raft, Replica, StartError};
 use crate::config::{Config, Peer, Timings};
 use crate::raft::{Leadership, ProposeError, StoreError};
 use proto::wire;
+use std::thread::JoinHandle;
 use std::time::Duration;
 use tempfile::TempDir;
 use tokio::net::TcpListener;
@@ -36,12 +37,20 @@ impl Running {
             }
         }
     }
+
+    /// Ends all its tasks wherever they are.
+    fn end(self) -> JoinHandle<()> {
+        std::thread::spawn(move || self.runtime.shutdown_timeout(PATIENCE))
+    }
 }
 
 impl Drop for Cluster {
+    /// Waits for the ends: RocksDB must not be open when the process exits.
     fn drop(&mut self) {
-        for running in self.replicas.iter_mut().filter_map(Option::take) {
-            running.runtime.shutdown_background();
+        let running = self.replicas.iter_mut().filter_map(Option::take);
+        self.ends.extend(running.map(Running::end));
+        for end in self.ends.drain(..) {
+            let _ = end.join();
         }
     }
 }
@@ -49,6 +58,8 @@ impl Drop for Cluster {
 pub(super) struct Cluster {
     pub(super) configs: Vec<Config>,
     replicas: Vec<Option<Running>>,
+    /// Of those that were killed.
+    ends: Vec<JoinHandle<()>>,
     _dir: TempDir,
 }
 
@@ -81,6 +92,7 @@ impl Cluster {
         let cluster = Self {
             configs: peers.iter().zip(&listeners).map(config).collect(),
             replicas: peers.iter().map(|_| None).collect(),
+            ends: Vec::new(),
             _dir: dir,
         };
         (cluster, listeners)
@@ -122,7 +134,7 @@ impl Cluster {
     /// As when the process is killed: without a goodbye, its connections closed by the kernel.
     pub(super) fn kill(&mut self, id: u64) {
         let running = self.replicas[slot(id)].take().unwrap();
-        running.runtime.shutdown_background();
+        self.ends.push(running.end());
     }
 
     /// Again, from its disk and at its address.
