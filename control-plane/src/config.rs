@@ -15,6 +15,9 @@ pub use values::{LogFormat, Peer, PeerError, Span};
 const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 7070);
 const DEFAULT_PEER_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 7071);
 
+/// openraft warns of a replica that it can't reach 20 times a second; our own lines say once what matters.
+const DEFAULT_LOG: &str = "info,openraft=error";
+
 /// Every key, each optional: as given on the command line, in the environment or in the file. The doc comments
 /// are the text of `--help`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Args, Serialize, Deserialize)]
@@ -82,7 +85,7 @@ pub struct Settings {
     #[arg(long, env = "SBX_ENDED_RETENTION", value_name = "TIME", global = true)]
     pub ended_retention: Option<Span>,
 
-    /// What to log: a level, or directives such as `info,control_plane=debug` [default: info]
+    /// What to log: a level, or directives such as `info,control_plane=debug` [default: info,openraft=error]
     #[arg(long, env = "SBX_LOG", value_name = "FILTER", global = true)]
     pub log: Option<String>,
 
@@ -241,7 +244,7 @@ impl Settings {
             node_grace: Some(Span(times.node_grace)),
             node_lease: Some(Span(times.node_lease)),
             ended_retention: Some(Span(times.ended_retention)),
-            log: Some("info".to_owned()),
+            log: Some(DEFAULT_LOG.to_owned()),
             log_format: Some(LogFormat::Human),
         })
     }
