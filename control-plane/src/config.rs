@@ -77,7 +77,8 @@ pub struct Settings {
     pub node_grace: Option<Span>,
 
     /// Without heartbeats for this long a node is Lost: its sandboxes fail, or are placed elsewhere where they
-    /// ask for it [default: 60s]
+    /// ask for it. With less than 9s, the old copy may outlive the begin of the new one by some tenths of a second
+    /// where leader and agent are cut off together: for tests only [default: 60s]
     #[arg(long, env = "SBX_NODE_LEASE", value_name = "TIME", global = true)]
     pub node_lease: Option<Span>,
 
