@@ -9,6 +9,7 @@
 //! | `reference`, `credentials`, `transport` | where an image is asked for, as whom and how |
 //! | `registry`, `attempts` | the way there and back, with retries |
 //! | `connection`, `download`, `fault` | one place that is asked; one blob, resumed where it broke off |
+//! | `wish` | an image that somebody waits for |
 //! | `pull`, `progress` | one image's manifest, configuration and layers, and how far they are |
 //! | `import`, `export` | images from and to an archive |
 //! | `manifest`, `digest` | what the documents say, pure |
@@ -44,6 +45,7 @@ mod store;
 mod transport;
 mod unpack;
 mod usage;
+mod wish;
 
 pub use collect::{CollectPolicy, Removed};
 pub use credentials::{CredentialFault, Credentials};
@@ -59,10 +61,10 @@ pub use reference::{Mirror, RegistryConfig};
 pub use socket::{Listening, SocketError, connect};
 pub use transport::{RegistryTransport, Transport};
 pub use unpack::UnpackFault;
+pub use wish::{Ask, Pull};
 
 use digest::Digest;
 use flight::Flights;
-use futures::future::{BoxFuture, Shared};
 use futures::{FutureExt, StreamExt, stream};
 use manifest::{Document, read_configuration, read_document};
 use memory::Images;
@@ -70,12 +72,11 @@ use proto::image::ImageName;
 use pull::{Puller, blocking, guarded};
 use registry::Registry;
 use std::path::{Path, PathBuf};
-use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
 use store::Store;
 use tokio::sync::watch;
+use wish::PullWork;
 
 /// All of a pull, retries counted: what the contract promises.
 const PULL_TIMEOUT: Duration = Duration::from_secs(600);
@@ -111,54 +112,6 @@ pub struct Listed {
     pub used: SystemTime,
     /// By a sandbox: it can't be removed.
     pub in_use: bool,
-}
-
-/// When a registry is asked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ask {
-    /// Where no image of this name is on the node.
-    IfMissing,
-    /// Also where one is: it may have a newer one.
-    Always,
-}
-
-/// A wish for an image, under way while it is polled: a future of the image.
-pub struct Pull {
-    progress: watch::Receiver<Progress>,
-    image: PullWork,
-}
-
-enum PullWork {
-    Present(Option<Arc<Image>>),
-    Shared(Shared<BoxFuture<'static, Result<Arc<Image>, ImageError>>>),
-}
-
-impl Pull {
-    /// Whether there is anything to wait for.
-    #[must_use]
-    pub fn is_under_way(&self) -> bool {
-        matches!(self.image, PullWork::Shared(_))
-    }
-
-    /// How far it is, now and with every change; changes come some four times a second at most.
-    #[must_use]
-    pub fn progress(&self) -> watch::Receiver<Progress> {
-        self.progress.clone()
-    }
-}
-
-impl Future for Pull {
-    type Output = Result<Arc<Image>, ImageError>;
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        match &mut self.image {
-            PullWork::Present(image) => match image.take() {
-                Some(image) => Poll::Ready(Ok(image)),
-                None => Poll::Pending,
-            },
-            PullWork::Shared(work) => work.poll_unpin(context),
-        }
-    }
 }
 
 /// The images of this node. Cheap to clone; clones share everything.

@@ -89,37 +89,53 @@ async fn image_whose_name_was_taken_over_stays_while_it_is_held() {
     assert_eq!(node.layers(), 0);
 }
 
+/// An overlay at `root` in a folder of its own.
 struct Mounted(TempDir);
 
 impl Mounted {
-    fn new(layers: &[PathBuf]) -> Self {
-        let target = tempfile::tempdir().expect("a folder");
+    fn with(mount: impl FnOnce(&Path)) -> Self {
+        let dir = tempfile::tempdir().expect("a folder");
+        for name in ["root", "writable"] {
+            fs::create_dir(dir.path().join(name)).expect("made");
+        }
+        mount(dir.path());
+        Self(dir)
+    }
+
+    /// As mount(2) does it.
+    fn by_one_option(layers: &[PathBuf]) -> Self {
         let lower: Vec<_> = layers.iter().rev().map(|l| l.display().to_string()).collect();
         let options = format!("lowerdir={}", lower.join(":"));
-        let kind = Some("overlay");
-        mount(
-            kind,
-            target.path(),
-            kind,
-            MsFlags::MS_RDONLY,
-            Some(options.as_str()),
-        )
-        .expect("mounted, as root");
-        Self(target)
+        let (kind, flags) = (Some("overlay"), MsFlags::MS_RDONLY);
+        Self::with(|dir| {
+            let mounted = mount(kind, &dir.join("root"), kind, flags, Some(options.as_str()));
+            mounted.expect("mounted, as root");
+        })
+    }
+
+    /// As sandboxes get it.
+    fn as_sandboxes(layers: &[PathBuf]) -> Self {
+        Self::with(|dir| {
+            let mounted = crate::runtime::mount::overlay(&dir.join("root"), layers, &dir.join("writable"));
+            mounted.expect("mounted, as root");
+        })
+    }
+
+    fn root(&self) -> PathBuf {
+        self.0.path().join("root")
     }
 }
 
 impl Drop for Mounted {
     fn drop(&mut self) {
-        let _ = umount2(self.0.path(), MntFlags::MNT_DETACH);
+        let _ = umount2(&self.root(), MntFlags::MNT_DETACH);
     }
 }
 
-#[tokio::test]
-async fn mounted_layers_stay_for_an_agent_that_has_given_them_out_in_an_earlier_life() {
+async fn check_mounted_stays(mount: impl Fn(&[PathBuf]) -> Mounted) {
     let Node { store, dir } = node(&["1", "2"], CollectPolicy::default()).await;
     let layers = store.ensure(&name("1")).await.expect("there").layers.clone();
-    let mounted = Mounted::new(&layers);
+    let mounted = mount(&layers);
     drop(store);
     let store = ImageStore::open(dir.path().join("images"), RegistryConfig::default()).expect("opened");
     let node = Node { store, dir };
@@ -137,12 +153,18 @@ async fn mounted_layers_stay_for_an_agent_that_has_given_them_out_in_an_earlier_
         [name("2")]
     );
     assert!(node.store.remove(&[name("1")]).await.is_err());
-    assert!(mounted.0.path().join("motd").exists());
+    assert!(mounted.root().join("motd").exists());
     drop(mounted);
     assert_eq!(
         node.store.prune(NOW).await.expect("pruned").references,
         [name("1")]
     );
+}
+
+#[tokio::test]
+async fn mounted_layers_stay_for_an_agent_that_has_given_them_out_in_an_earlier_life() {
+    check_mounted_stays(Mounted::by_one_option).await;
+    check_mounted_stays(Mounted::as_sandboxes).await;
 }
 
 #[tokio::test]
