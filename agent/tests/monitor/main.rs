@@ -1,4 +1,4 @@
-//! The monitor and both runtimes on the real kernel, as root: what each must do alike.
+//! The monitor and every runtime on the real kernel, as root: what each must do alike.
 
 mod fixture;
 
@@ -8,7 +8,7 @@ use fixture::{GRACE, PATIENCE, Sandbox};
 use proto::wire::{ContainerState, MonitorOutcome, MonitorPhase, MonitorState, Reason, Runtime};
 use std::time::{Duration, Instant};
 
-const RUNTIMES: [Runtime; 2] = [Runtime::Native, Runtime::Runc];
+const RUNTIMES: [Runtime; 3] = [Runtime::Native, Runtime::Runc, Runtime::Crun];
 /// Says that it is there, and ends by itself when it is told to.
 const OBEDIENT: &str =
     r#"args: [sh, -c, "trap 'echo bye; exit 0' TERM; echo there > /v/fifo; while :; do sleep 0.05; done"]"#;

@@ -1,6 +1,6 @@
 //! Which runtimes a node has. Asked once, when an agent starts.
 
-use crate::runtime::cgroup::{Cgroups, Mode};
+use super::program;
 use proto::spec::Runtime;
 use proto::status::RuntimeInfo;
 use std::process::Stdio;
@@ -15,13 +15,10 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// The built-in runtime, and those found on the search path that can run a sandbox here, in the order of
 /// [`Runtime::ALL`].
 pub async fn runtimes() -> Vec<RuntimeInfo> {
-    let mode = Cgroups::detect().map(|cgroups| cgroups.mode()).ok();
     let asked = Runtime::ALL.map(|runtime| async move {
         let version = match runtime {
             Runtime::Native => Some(format!("libcontainer {LIBCONTAINER}")),
-            // It refuses a unified tree with controllers beside trees of version 1.
-            Runtime::Crun if mode == Some(Mode::Hybrid) => None,
-            Runtime::Runc | Runtime::Crun => ask(runtime.as_str()).await,
+            Runtime::Runc | Runtime::Crun => ask(runtime).await,
             // It can't have the namespaces of its sandbox made by us.
             Runtime::Runsc => None,
         };
@@ -34,20 +31,16 @@ pub async fn runtimes() -> Vec<RuntimeInfo> {
         .collect()
 }
 
-/// `None`: it is not there, or does not work.
-async fn ask(program: &str) -> Option<String> {
-    let mut command = Command::new(program);
-    command
-        .arg("--version")
-        .stdin(Stdio::null())
-        .stderr(Stdio::null())
-        .kill_on_drop(true);
+/// `None`: it is not there, or does not work. It is run as it would be for a container.
+async fn ask(runtime: Runtime) -> Option<String> {
+    let mut command = Command::from(program::command(runtime));
+    command.arg("--version").stdout(Stdio::piped()).kill_on_drop(true);
     let output = match tokio::time::timeout(PATIENCE, command.output()).await {
         Ok(Ok(output)) if output.status.success() => output,
         Ok(Err(fault)) if fault.kind() == std::io::ErrorKind::NotFound => return None,
         unusable => {
             tracing::warn!(
-                program,
+                %runtime,
                 ?unusable,
                 "this runtime is not used: it does not tell its version"
             );
@@ -92,8 +85,8 @@ mod tests {
         let found = runtimes().await;
         let kinds: Vec<Runtime> = found.iter().map(|info| info.runtime).collect();
         assert!(
-            kinds.starts_with(&[Runtime::Native, Runtime::Runc]),
-            "runc is installed: {found:?}"
+            kinds.starts_with(&[Runtime::Native, Runtime::Runc, Runtime::Crun]),
+            "runc and crun are installed: {found:?}"
         );
         assert!(found.iter().all(|info| !info.version.is_empty()));
     }

@@ -1,50 +1,49 @@
 //! `runc`, and the runtimes that have its command line. Each step is one short-lived process.
 
+use super::program;
 use super::words::Words;
 use super::{Container, Output, PATIENCE, Runtime, RuntimeError};
 use crate::runtime::sys::pidfd::PidFd;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
+use proto::spec;
 use std::io;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus};
 
 /// One program, with its state below a folder.
 pub(super) struct CommandLine {
-    program: String,
+    runtime: spec::Runtime,
     root: PathBuf,
     words: Words,
 }
 
 impl CommandLine {
-    pub(super) fn new(program: &str, root: &Path, log: &Path) -> Self {
+    pub(super) fn new(runtime: spec::Runtime, root: &Path, log: &Path) -> Self {
         Self {
-            program: program.to_owned(),
+            runtime,
             root: root.to_owned(),
             words: Words::of(log),
         }
     }
 
     fn command(&self, step: &str) -> Command {
-        let mut command = Command::new(&self.program);
+        let mut command = program::command(self.runtime);
         command
             .arg("--root")
             .arg(&self.root)
             .arg("--log")
             .arg(self.words.path())
-            .args(["--log-format", "json", step])
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null());
+            .args(["--log-format", "json", step]);
         command
     }
 
     fn run(&mut self, act: &'static str, container: &str, mut command: Command) -> Result<(), RuntimeError> {
         self.words.begin();
         let run = |source| RuntimeError::Run {
-            program: self.program.clone(),
+            program: self.runtime.to_string(),
             source,
         };
         let mut child = command.spawn().map_err(run)?;
@@ -56,7 +55,7 @@ impl CommandLine {
                 return Err(RuntimeError::Hangs {
                     act,
                     container: container.to_owned(),
-                    program: self.program.clone(),
+                    program: self.runtime.to_string(),
                 });
             }
         };
@@ -64,7 +63,7 @@ impl CommandLine {
             return Ok(());
         }
         let words = match self.words.last() {
-            empty if empty.is_empty() => format!("{}: {status}", self.program),
+            empty if empty.is_empty() => format!("{}: {status}", self.runtime),
             words => words,
         };
         Err(RuntimeError::Failed {

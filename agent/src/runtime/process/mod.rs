@@ -8,12 +8,14 @@
 //! | `native` | the built-in one: libcontainer, in process |
 //! | `executor` | the last step of `native` in the container, and word of how it went |
 //! | `cli` | `runc` and those that have its command line |
+//! | `program` | how such a program is run |
 //! | `words` | what a runtime says where it fails |
 
 mod available;
 mod cli;
 mod executor;
 mod native;
+mod program;
 mod words;
 
 pub use available::runtimes;
@@ -128,7 +130,7 @@ pub fn open(kind: spec::Runtime, root: &Path, log: &Path) -> Result<Box<dyn Runt
     Ok(match kind {
         spec::Runtime::Native => Box::new(native::Native::open(root, log)?),
         spec::Runtime::Runc | spec::Runtime::Crun | spec::Runtime::Runsc => {
-            Box::new(cli::CommandLine::new(kind.as_str(), root, log))
+            Box::new(cli::CommandLine::new(kind, root, log))
         }
     })
 }

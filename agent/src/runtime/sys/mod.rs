@@ -3,6 +3,7 @@
 #![allow(unsafe_code)]
 
 pub(crate) mod mount;
+pub(crate) mod namespace;
 pub(crate) mod pidfd;
 pub(crate) mod readable;
 pub(crate) mod signal;
