@@ -83,10 +83,6 @@ impl Queue {
         self.leaving.range(of_id).next().is_some()
     }
 
-    pub(super) fn len(&self) -> usize {
-        self.waiting.len() + self.aside.len()
-    }
-
     /// Whether anybody is worth a look.
     pub(super) fn has_work(&self) -> bool {
         !self.waiting.is_empty()

@@ -68,17 +68,6 @@ impl NodeView {
     }
 }
 
-/// The node whose cpu, memory and ports it takes.
-fn taken_node(sandbox: &Sandbox) -> Option<&NodeId> {
-    let node = sandbox.status.node_name.as_ref()?;
-    sandbox.status.ended_at.is_none().then_some(node)
-}
-
-fn ports(sandbox: &Sandbox) -> impl Iterator<Item = HostPort> {
-    let assigned = sandbox.status.assigned_ports.iter();
-    assigned.map(|port| (port.protocol, port.host_port))
-}
-
 impl View {
     /// All of a state: once, when a leader begins.
     #[must_use]
@@ -127,8 +116,8 @@ impl View {
 
     fn update_sandbox(&mut self, before: Option<&Sandbox>, after: Option<&Arc<Sandbox>>) {
         self.queue.update(before, after);
-        let took = before.and_then(|before| Some((taken_node(before)?, before)));
-        let takes = after.and_then(|after| Some((taken_node(after)?, &**after)));
+        let took = before.and_then(|before| Some((placement::taken_node(before)?, before)));
+        let takes = after.and_then(|after| Some((placement::taken_node(after)?, &**after)));
         if let Some((node, sandbox)) = took {
             self.release(node, sandbox);
         }
@@ -144,11 +133,11 @@ impl View {
         let demand = budget::demand(&sandbox.spec);
         self.change_node(node, |view| {
             view.add(demand);
-            for (protocol, port) in ports(sandbox) {
+            for (protocol, port) in placement::host_ports(sandbox) {
                 view.ports.take(protocol, port);
             }
         });
-        for port in ports(sandbox) {
+        for port in placement::host_ports(sandbox) {
             self.resting.remove(node, port);
         }
     }
@@ -156,7 +145,7 @@ impl View {
     fn release(&mut self, node: &NodeId, sandbox: &Sandbox) {
         let demand = budget::demand(&sandbox.spec);
         self.change_node(node, |view| view.subtract(demand));
-        for port in ports(sandbox) {
+        for port in placement::host_ports(sandbox) {
             self.rest(node, port, self.now);
         }
     }
@@ -222,12 +211,6 @@ impl View {
         self.queue.look_again();
         self.now = Timestamp(u64::MAX / 2);
         self.pass(self.now);
-    }
-
-    /// How many wait, those included that fit nowhere.
-    #[must_use]
-    pub fn waiting(&self) -> usize {
-        self.queue.len()
     }
 
     /// Whether planning now could place anything, or has anything to explain.

@@ -1,6 +1,6 @@
 //! What holds between any two commands. Asked after every step of the tests and of the simulation.
 
-use super::transaction::takes;
+use super::placement::taken_node;
 use super::{Placed, State, Usage};
 use proto::budget;
 use proto::id::NodeId;
@@ -46,7 +46,7 @@ impl State {
             };
             let entry = placed.entry(node.clone()).or_default();
             entry.uids.insert(sandbox.uid);
-            if takes(sandbox) {
+            if taken_node(sandbox).is_some() {
                 let demand = budget::demand(&sandbox.spec);
                 let Usage {
                     cpu,
@@ -113,7 +113,7 @@ impl State {
                 .uids
                 .iter()
                 .filter_map(|uid| self.sandboxes.get(uid))
-                .filter(|s| takes(s));
+                .filter(|s| taken_node(s).is_some());
             let ports: usize = live.clone().map(|s| s.status.assigned_ports.len()).sum();
             if ports != placed.usage.ports.len() {
                 violations.push(format!("node {id}: a port is given to two sandboxes"));

@@ -1,6 +1,7 @@
 //! What commands do to nodes.
 
-use super::transaction::{Transaction, takes};
+use super::placement::taken_node;
+use super::transaction::Transaction;
 use super::{Rejection, Response, sandbox};
 use proto::id::NodeId;
 use proto::object::{Node, Object};
@@ -115,7 +116,11 @@ pub(super) fn delete(to: &mut Transaction<'_>, id: &str, force: bool) -> Result<
         .ok()
         .and_then(|id: NodeId| to.state().node(&id).cloned());
     let node = node.ok_or_else(|| Rejection::not_found("node", id))?;
-    let placed = to.state().sandboxes_on(&node.id).filter(|s| takes(s)).count();
+    let placed = to
+        .state()
+        .sandboxes_on(&node.id)
+        .filter(|s| taken_node(s).is_some())
+        .count();
     if placed > 0 && !force {
         return Err(Rejection::conflict(format!(
             "{placed} sandboxes are placed on node {id}: delete them first, or give them up with force"

@@ -1,6 +1,7 @@
 //! Whether a sandbox fits on a node. One set of rules, asked by the scheduler when it plans and again by `apply`
 //! when the plan takes effect.
 
+use super::HostPort;
 use proto::id::{NodeId, Uid};
 use proto::object::{Node, Sandbox};
 use proto::spec::{Protocol, Runtime};
@@ -60,6 +61,19 @@ impl fmt::Display for Misfit<'_> {
             Self::Ports(protocol) => write!(f, "no free {protocol} ports"),
         }
     }
+}
+
+/// The node of which it takes cpu, memory and ports; `None`: it has none, or has ended and was released there.
+#[must_use]
+pub fn taken_node(sandbox: &Sandbox) -> Option<&NodeId> {
+    let node = sandbox.status.node_name.as_ref()?;
+    sandbox.status.ended_at.is_none().then_some(node)
+}
+
+/// The host ports by which it is reached.
+pub fn host_ports(sandbox: &Sandbox) -> impl Iterator<Item = HostPort> + Clone {
+    let assigned = sandbox.status.assigned_ports.iter();
+    assigned.map(|port| (port.protocol, port.host_port))
 }
 
 /// What does not change while sandboxes come and go: state, policy, labels, runtimes.

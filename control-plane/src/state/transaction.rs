@@ -1,5 +1,6 @@
 //! The one door: objects change here and nowhere else, and the indexes with them.
 
+use super::placement;
 use super::{Change, HostPort, Placed, Stamp, State, Write, stored};
 use proto::budget;
 use proto::id::{ExternalId, NodeId, Uid};
@@ -180,44 +181,36 @@ impl State {
     }
 }
 
-/// Whether it takes anything of its node: what has ended was released there.
-pub(super) fn takes(sandbox: &Sandbox) -> bool {
-    sandbox.status.node_name.is_some() && sandbox.status.ended_at.is_none()
-}
-
 /// The ports that it keeps others from, with their node.
-pub(super) fn held_ports(sandbox: &Sandbox) -> impl Iterator<Item = (&NodeId, HostPort)> {
-    let node = sandbox.status.node_name.as_ref().filter(|_| takes(sandbox));
-    let ports = sandbox.status.assigned_ports.iter();
+fn held_ports(sandbox: &Sandbox) -> impl Iterator<Item = (&NodeId, HostPort)> {
+    let node = placement::taken_node(sandbox);
+    let ports = placement::host_ports(sandbox);
     node.into_iter()
-        .flat_map(move |node| ports.clone().map(move |p| (node, (p.protocol, p.host_port))))
+        .flat_map(move |node| ports.clone().map(move |port| (node, port)))
 }
 
 impl Placed {
     fn count(&mut self, sandbox: &Sandbox) {
-        if !takes(sandbox) {
+        if placement::taken_node(sandbox).is_none() {
             return;
         }
         let demand = budget::demand(&sandbox.spec);
         self.usage.cpu += demand.cpu;
         self.usage.memory += demand.memory;
         self.usage.sandboxes += 1;
-        let ports = &sandbox.status.assigned_ports;
-        self.usage
-            .ports
-            .extend(ports.iter().map(|p| (p.protocol, p.host_port)));
+        self.usage.ports.extend(placement::host_ports(sandbox));
     }
 
     fn discount(&mut self, sandbox: &Sandbox) {
-        if !takes(sandbox) {
+        if placement::taken_node(sandbox).is_none() {
             return;
         }
         let demand = budget::demand(&sandbox.spec);
         self.usage.cpu = self.usage.cpu.saturating_sub(demand.cpu);
         self.usage.memory = self.usage.memory.saturating_sub(demand.memory);
         self.usage.sandboxes -= 1;
-        for port in &sandbox.status.assigned_ports {
-            self.usage.ports.remove(&(port.protocol, port.host_port));
+        for port in placement::host_ports(sandbox) {
+            self.usage.ports.remove(&port);
         }
     }
 }
