@@ -35,7 +35,7 @@ impl Cluster {
             now_ms: self.index,
             commands: commands.collect(),
         };
-        for change in self.state.apply_batch(1, self.index, &batch).changes {
+        for change in self.state.apply_batch(self.index, batch).changes {
             self.view.update(&change);
         }
     }

@@ -104,7 +104,7 @@ pub struct Config {
     pub advertise: String,
     pub advertise_peer: String,
     pub data_dir: PathBuf,
-    /// Empty: wait for `sbxorch cluster init`, or for an existing cluster to add this replica.
+    /// Empty: wait for `sbxorch cluster init`.
     pub initial_cluster: Vec<Peer>,
     pub timings: Timings,
 }

@@ -98,9 +98,9 @@ impl Replicated {
     }
 
     /// Applies an entry's batch, shows it and tells subscribers. Returns what is to be written and answered.
-    pub(super) fn apply(&self, term: u64, index: u64, batch: &wire::Batch) -> Applied {
+    pub(super) fn apply(&self, term: u64, index: u64, batch: wire::Batch) -> Applied {
         let mut view = self.view.write().unwrap_or_else(PoisonError::into_inner);
-        let mut applied = view.state.apply_batch(term, index, batch);
+        let mut applied = view.state.apply_batch(index, batch);
         view.index = index;
         let changes = std::mem::take(&mut applied.changes);
         if !changes.is_empty() {

@@ -95,7 +95,7 @@ impl StateStore {
                 replicated.skip(log_id.index);
             }
             Payload::Normal(Proposal(batch)) => {
-                let applied = replicated.apply(log_id.leader_id.term, log_id.index, &batch);
+                let applied = replicated.apply(log_id.leader_id.term, log_id.index, batch);
                 run.add(applied.writes);
                 return Answers(applied.answers);
             }

@@ -62,7 +62,7 @@ impl World {
             now_ms: self.index,
             commands: vec![command],
         };
-        for change in self.state.apply_batch(1, self.index, &batch).changes {
+        for change in self.state.apply_batch(self.index, batch).changes {
             self.view.update(&change);
         }
     }

@@ -3,9 +3,10 @@
 use super::transaction::Transaction;
 use super::{Rejection, Response};
 use proto::id::ExternalId;
-use proto::object::{External, Object};
+use proto::object::External;
 use proto::spec::{ExternalSpec, Labels};
 use proto::wire::Outcome;
+use proto::wire::object::Object;
 use std::sync::Arc;
 
 pub(super) fn apply(
@@ -62,6 +63,6 @@ pub(super) fn delete(to: &mut Transaction<'_>, id: &str) -> Result<Response, Rej
 fn respond(outcome: Outcome, external: &Arc<External>) -> Response {
     Response {
         outcome,
-        object: Some(Object::External(External::clone(external))),
+        object: Some(Object::External(external.as_ref().into())),
     }
 }

@@ -32,7 +32,7 @@ pub use sandbox::expires_at;
 pub use stored::LoadError;
 
 use proto::id::{ExternalId, NodeId, SandboxId, Uid};
-use proto::object::{External, Node, Object, Sandbox};
+use proto::object::{External, Node, Sandbox};
 use proto::units::{Bytes, MilliCpu, Timestamp};
 use proto::wire;
 use requests::Requests;
@@ -46,7 +46,6 @@ use transaction::Transaction;
 pub struct Stamp {
     /// The greatest time that any leader has stamped so far: never goes back.
     pub now: Timestamp,
-    pub term: u64,
     pub index: u64,
 }
 
@@ -126,7 +125,7 @@ pub enum Change {
 #[derive(Debug)]
 struct Response {
     outcome: wire::Outcome,
-    object: Option<Object>,
+    object: Option<wire::object::Object>,
 }
 
 /// Why a command took no effect.
@@ -166,19 +165,15 @@ impl Rejection {
 
 impl State {
     /// Applies all commands of a log entry. Never fails: what can't be done is an answer that says so.
-    pub fn apply_batch(&mut self, term: u64, index: u64, batch: &wire::Batch) -> Applied {
+    pub fn apply_batch(&mut self, index: u64, batch: wire::Batch) -> Applied {
         self.now = self.now.max(Timestamp(batch.now_ms));
-        let stamp = Stamp {
-            now: self.now,
-            term,
-            index,
-        };
+        let stamp = Stamp { now: self.now, index };
         let mut applied = Applied::default();
         let rested = self.resting.end(stamp.now);
         applied
             .writes
             .extend(rested.iter().map(|(node, port)| stored::free_port(node, *port)));
-        for command in &batch.commands {
+        for command in batch.commands {
             let answer = match self.requests.answer(&command.request_id) {
                 Some(first) => self.as_of_now(first),
                 None => self.apply_one(stamp, command, &mut applied),
@@ -190,9 +185,10 @@ impl State {
         applied
     }
 
-    fn apply_one(&mut self, stamp: Stamp, command: &wire::Command, applied: &mut Applied) -> wire::Answer {
+    fn apply_one(&mut self, stamp: Stamp, command: wire::Command, applied: &mut Applied) -> wire::Answer {
+        let request_id = command.request_id.clone();
         let mut transaction = Transaction::new(self, stamp);
-        let result = Command::try_from(command.clone())
+        let result = Command::try_from(command)
             .map_err(|e| Rejection::new(wire::rejected::Code::Invalid, e.to_string()))
             .and_then(|command| apply(&mut transaction, command));
         let (changes, released) = transaction.finish();
@@ -200,8 +196,8 @@ impl State {
         applied.writes.extend(released);
         applied.changes.extend(changes);
         let answer = answer(result);
-        if !command.request_id.is_empty() {
-            let write = self.requests.remember(&command.request_id, stamp.now, &answer);
+        if !request_id.is_empty() {
+            let write = self.requests.remember(&request_id, stamp.now, &answer);
             applied.writes.push(write);
         }
         answer
@@ -400,7 +396,9 @@ fn answer(result: Result<Response, Rejection>) -> wire::Answer {
     let answer = match result {
         Ok(response) => Answer::Accepted(wire::Accepted {
             outcome: response.outcome.into(),
-            object: response.object.as_ref().map(Into::into),
+            object: response
+                .object
+                .map(|object| wire::Object { object: Some(object) }),
         }),
         Err(rejection) => Answer::Rejected(wire::Rejected {
             code: rejection.code.into(),

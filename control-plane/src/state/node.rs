@@ -4,10 +4,11 @@ use super::placement::taken_node;
 use super::transaction::Transaction;
 use super::{Rejection, Response, sandbox};
 use proto::id::NodeId;
-use proto::object::{Node, Object};
+use proto::object::Node;
 use proto::spec::{Labels, NodeSpec};
 use proto::status::{NodeReport, NodeState};
 use proto::wire::Outcome;
+use proto::wire::object::Object;
 use std::sync::Arc;
 
 /// By a manifest, which may come before or after the agent.
@@ -54,7 +55,7 @@ fn unknown(to: &Transaction<'_>, id: NodeId) -> Node {
 fn respond(outcome: Outcome, node: &Arc<Node>) -> Response {
     Response {
         outcome,
-        object: Some(Object::Node(Box::new(Node::clone(node)))),
+        object: Some(Object::Node(node.as_ref().into())),
     }
 }
 

@@ -6,11 +6,12 @@ use super::transaction::Transaction;
 use super::{Rejection, Response, State, Usage};
 use proto::budget;
 use proto::id::{NodeId, SandboxId, Uid};
-use proto::object::{Object, Sandbox};
+use proto::object::Sandbox;
 use proto::spec::{Labels, OnNodeLoss, SandboxSpec};
 use proto::status::{Phase, Reason, SandboxStatus};
 use proto::units::Timestamp;
 use proto::wire::Outcome;
+use proto::wire::object::Object;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
@@ -122,7 +123,7 @@ fn expire_at(created_at: Timestamp, spec: &SandboxSpec) -> Option<Timestamp> {
 fn respond(outcome: Outcome, sandbox: &Arc<Sandbox>) -> Response {
     Response {
         outcome,
-        object: Some(Object::Sandbox(Box::new(Sandbox::clone(sandbox)))),
+        object: Some(Object::Sandbox(sandbox.as_ref().into())),
     }
 }
 

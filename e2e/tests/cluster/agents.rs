@@ -1,6 +1,6 @@
 //! Agents that die, come back, or are lost.
 
-use super::{LONG, await_log, manifest};
+use super::{LONG, await_log, manifest, traces_of_nothing};
 use e2e::cluster::Cluster;
 use e2e::traces::Traces;
 
@@ -43,11 +43,7 @@ fn killed_agent_finds_its_sandboxes_again() {
 #[test]
 fn sandbox_deleted_while_its_agent_is_dead_is_gone_once_it_is_back() {
     let cluster = Cluster::up(1, &[]);
-    cluster
-        .apply(&manifest("first", "sleep 600", ""), &["--wait"])
-        .ok();
-    cluster.run("delete sandbox first --wait").ok();
-    let before = Traces::of(&cluster, "agent-1");
+    let before = traces_of_nothing(&cluster, "agent-1");
     cluster
         .apply(include_str!("../../../examples/web.yaml"), &["--wait"])
         .ok();

@@ -1,18 +1,13 @@
 //! From apply to the last trace: how sandboxes run, end, expire and go.
 
-use super::{LONG, logs, manifest};
+use super::{LONG, logs, manifest, traces_of_nothing};
 use e2e::cluster::Cluster;
 use e2e::traces::Traces;
 
 #[test]
 fn delete_leaves_nothing_on_the_node() {
     let cluster = Cluster::up(1, &[]);
-    // The first one brings what stays for good: images, the agent's own folders.
-    cluster
-        .apply(&manifest("first", "sleep 600", ""), &["--wait"])
-        .ok();
-    cluster.run("delete sandbox first --wait").ok();
-    let before = Traces::of(&cluster, "agent-1");
+    let before = traces_of_nothing(&cluster, "agent-1");
     let web = include_str!("../../../examples/web.yaml");
     let shared = include_str!("../../../examples/shared-volume.yaml");
     cluster.apply(&format!("{web}\n---\n{shared}"), &["--wait"]).ok();

@@ -8,6 +8,7 @@ mod replicas;
 mod volumes;
 
 use e2e::cluster::Cluster;
+use e2e::traces::Traces;
 use std::time::{Duration, Instant};
 
 /// Long above what anything here takes, so that a slow machine fails no test.
@@ -28,6 +29,17 @@ spec:
       resource: {{cpu: 100m, memory: 32Mi, ephemeral_storage: 16Mi}}
 "
     )
+}
+
+/// What a node looks like without sandboxes, once one has been there: what stays for good, such as images and the
+/// agent's own folders, has come.
+#[track_caller]
+fn traces_of_nothing(cluster: &Cluster, agent: &str) -> Traces {
+    cluster
+        .apply(&manifest("first", "sleep 600", ""), &["--wait"])
+        .ok();
+    cluster.run("delete sandbox first --wait").ok();
+    Traces::of(cluster, agent)
 }
 
 /// Waits for a line of a sandbox's logs, following them.

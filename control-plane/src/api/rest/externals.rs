@@ -1,21 +1,15 @@
 //! `/api/v1/externals`
 
 use super::Rest;
-use super::body::{self, Params};
-use super::objects::{Answer, ListParams, RemoveParams, ShowParams, delete, one, page, single};
-use crate::api::Write;
+use super::body::Params;
+use super::objects::{self, Answer, ListParams, RemoveParams, ShowParams, delete, one, page};
 use axum::body::Bytes;
 use axum::extract::{Path, State};
 use axum::http::HeaderMap;
 use proto::object::Kind;
 
 pub(super) async fn apply(State(rest): State<Rest>, headers: HeaderMap, bytes: Bytes) -> Answer {
-    let manifest = body::manifest(Kind::External, &bytes)?;
-    let accepted = rest
-        .api
-        .apply(body::request_id(&headers), manifest, Write::Apply)
-        .await?;
-    single(accepted.object)
+    objects::apply(&rest, Kind::External, &headers, &bytes).await
 }
 
 pub(super) async fn list(State(rest): State<Rest>, Params(params): Params<ListParams>) -> Answer {

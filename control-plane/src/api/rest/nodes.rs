@@ -1,11 +1,9 @@
 //! `/api/v1/nodes`
 
 use super::Rest;
-use super::body::{self, NodePatch, Params, Patch};
-use super::objects::{
-    Answer, ListParams, RemoveParams, ShowParams, change_object, delete, one, page, single,
-};
-use crate::api::{Fault, Write};
+use super::body::{NodePatch, Params, Patch};
+use super::objects::{self, Answer, ListParams, RemoveParams, ShowParams, change_object, delete, one, page};
+use crate::api::Fault;
 use axum::body::Bytes;
 use axum::extract::{Path, State};
 use axum::http::HeaderMap;
@@ -13,12 +11,7 @@ use proto::object::Kind;
 use proto::wire::manifest::Spec;
 
 pub(super) async fn apply(State(rest): State<Rest>, headers: HeaderMap, bytes: Bytes) -> Answer {
-    let manifest = body::manifest(Kind::Node, &bytes)?;
-    let accepted = rest
-        .api
-        .apply(body::request_id(&headers), manifest, Write::Apply)
-        .await?;
-    single(accepted.object)
+    objects::apply(&rest, Kind::Node, &headers, &bytes).await
 }
 
 pub(super) async fn list(State(rest): State<Rest>, Params(params): Params<ListParams>) -> Answer {

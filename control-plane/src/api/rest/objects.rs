@@ -100,6 +100,16 @@ pub(super) fn single(object: Option<wire::Object>) -> Answer {
     Ok(Json(json!({ document.key(): document })))
 }
 
+/// Creates or changes what the body describes.
+pub(super) async fn apply(rest: &Rest, kind: Kind, headers: &HeaderMap, bytes: &[u8]) -> Answer {
+    let manifest = body::manifest(kind, bytes)?;
+    let accepted = rest
+        .api
+        .apply(body::request_id(headers), manifest, Write::Apply)
+        .await?;
+    single(accepted.object)
+}
+
 /// `{"deleted": "<id>"}`
 pub(super) async fn delete(
     rest: &Rest,

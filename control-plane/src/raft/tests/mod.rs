@@ -82,7 +82,7 @@ fn state_after(entries: &[Entry]) -> State {
     let mut state = State::default();
     for entry in entries {
         if let Payload::Normal(Proposal(batch)) = &entry.payload {
-            state.apply_batch(entry.log_id.leader_id.term, entry.log_id.index, batch);
+            state.apply_batch(entry.log_id.index, batch.clone());
         }
     }
     state

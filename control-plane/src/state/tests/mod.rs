@@ -60,8 +60,9 @@ impl World {
             now_ms: self.now_ms,
             commands,
         };
-        let applied = self.state.apply_batch(1, self.index, &batch);
-        assert_eq!(applied.answers.len(), batch.commands.len());
+        let asked = batch.commands.len();
+        let applied = self.state.apply_batch(self.index, batch);
+        assert_eq!(applied.answers.len(), asked);
         for write in applied.writes {
             match write.value {
                 Some(value) => self.stored.insert(write.key, value),
