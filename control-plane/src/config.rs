@@ -4,6 +4,7 @@
 
 mod values;
 
+use crate::schedule::Policy;
 use clap::Args;
 use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -86,6 +87,11 @@ pub struct Settings {
     #[arg(long, env = "SBX_ENDED_RETENTION", value_name = "TIME", global = true)]
     pub ended_retention: Option<Span>,
 
+    /// Where sandboxes go among the nodes that fit: `spread` prefers the one with most left, `binpack` the one with
+    /// least. The leader's counts [default: spread]
+    #[arg(long, env = "SBX_SCHEDULING", value_name = "POLICY", global = true)]
+    pub scheduling: Option<Policy>,
+
     /// What to log: a level, or directives such as `info,control_plane=debug` [default: info,openraft=error]
     #[arg(long, env = "SBX_LOG", value_name = "FILTER", global = true)]
     pub log: Option<String>,
@@ -107,6 +113,7 @@ pub struct Config {
     /// Empty: wait for `sbxorch cluster init`.
     pub initial_cluster: Vec<Peer>,
     pub timings: Timings,
+    pub scheduling: Policy,
 }
 
 /// Times that users of the cluster notice.
@@ -219,6 +226,7 @@ impl Settings {
             node_grace: self.node_grace.or(other.node_grace),
             node_lease: self.node_lease.or(other.node_lease),
             ended_retention: self.ended_retention.or(other.ended_retention),
+            scheduling: self.scheduling.or(other.scheduling),
             log: self.log.or(other.log),
             log_format: self.log_format.or(other.log_format),
         }
@@ -245,6 +253,7 @@ impl Settings {
             node_grace: Some(Span(times.node_grace)),
             node_lease: Some(Span(times.node_lease)),
             ended_retention: Some(Span(times.ended_retention)),
+            scheduling: Some(Policy::default()),
             log: Some(DEFAULT_LOG.to_owned()),
             log_format: Some(LogFormat::Human),
         })
@@ -323,6 +332,7 @@ impl Settings {
             data_dir: given.data_dir.unwrap_or_default(),
             initial_cluster: given.initial_cluster.unwrap_or_default(),
             timings,
+            scheduling: given.scheduling.unwrap_or_default(),
         };
         problems.extend(config.cluster_problems());
         if problems.is_empty() {

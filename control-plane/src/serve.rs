@@ -76,7 +76,12 @@ pub async fn start(config: Config) -> Result<Serving, ServeError> {
     Ok(Serving {
         address,
         listener,
-        controller: Controller::new(replica.clone(), liveness.clone(), config.timings),
+        controller: Controller::new(
+            replica.clone(),
+            liveness.clone(),
+            config.timings,
+            config.scheduling,
+        ),
         api: Api::new(replica.clone(), liveness, sessions, stopping.clone()),
         replica,
         stopping,

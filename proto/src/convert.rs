@@ -11,8 +11,8 @@ use crate::spec::{
     Resource, Runtime, SandboxSpec, TmpfsMount, Volume, VolumeMount,
 };
 use crate::status::{
-    AssignedPort, Capacity, Condition, ContainerState, ContainerStatus, NodeReport, NodeState, Phase, Reason,
-    RuntimeInfo, SandboxStatus,
+    AssignedPort, Capacity, Condition, ContainerState, ContainerStatus, EarlierPlacement, NodeReport,
+    NodeState, Phase, Reason, RuntimeInfo, SandboxStatus,
 };
 use crate::units::{Bytes, MilliCpu, Timestamp};
 use crate::{manifest, wire};
@@ -534,6 +534,7 @@ impl From<&SandboxStatus> for wire::SandboxStatus {
             ended_at_ms: ms(s.ended_at),
             conditions: wired(&s.conditions),
             external: String::new(),
+            earlier_placements: wired(&s.earlier_placements),
         }
     }
 }
@@ -557,6 +558,30 @@ impl TryFrom<wire::SandboxStatus> for SandboxStatus {
             containers: all(w.containers)?,
             timings: w.timings_ms,
             conditions: all(w.conditions)?,
+            earlier_placements: all(w.earlier_placements)?,
+        })
+    }
+}
+
+impl From<&EarlierPlacement> for wire::EarlierPlacement {
+    fn from(p: &EarlierPlacement) -> Self {
+        Self {
+            node_name: p.node_name.to_string(),
+            ended_at_ms: p.ended_at.0,
+            reason: wire::Reason::from(p.reason).into(),
+            message: p.message.clone(),
+        }
+    }
+}
+
+impl TryFrom<wire::EarlierPlacement> for EarlierPlacement {
+    type Error = ConvertError;
+    fn try_from(w: wire::EarlierPlacement) -> Result<Self> {
+        Ok(Self {
+            node_name: id("node_name", w.node_name)?,
+            ended_at: Timestamp(w.ended_at_ms),
+            reason: present::<wire::Reason, _>("reason", w.reason)?,
+            message: w.message,
         })
     }
 }

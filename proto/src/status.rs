@@ -91,6 +91,24 @@ pub struct SandboxStatus {
     /// Milliseconds per stage.
     pub timings: BTreeMap<String, u64>,
     pub conditions: Vec<Condition>,
+    /// Where it was placed before, oldest first; at most [`EarlierPlacement::KEPT`].
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub earlier_placements: Vec<EarlierPlacement>,
+}
+
+/// A placement that came to nothing: the node failed it, or was lost or drained.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct EarlierPlacement {
+    pub node_name: NodeId,
+    pub ended_at: Timestamp,
+    pub reason: Reason,
+    /// For a person.
+    pub message: String,
+}
+
+impl EarlierPlacement {
+    /// A sandbox that outlives node after node must not grow without end; whoever looks into it asks about the last.
+    pub const KEPT: usize = 8;
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

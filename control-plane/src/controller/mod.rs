@@ -18,6 +18,7 @@ mod placing;
 use crate::clock;
 use crate::config::Timings;
 use crate::raft::{ChangeSet, ProposeError, Replica};
+use crate::schedule::Policy;
 use crate::session::Liveness;
 use attention::Attention;
 use proto::wire::{self, command::Op};
@@ -33,15 +34,17 @@ pub struct Controller {
     replica: Replica,
     liveness: Liveness,
     timings: Timings,
+    scheduling: Policy,
 }
 
 impl Controller {
     #[must_use]
-    pub fn new(replica: Replica, liveness: Liveness, timings: Timings) -> Self {
+    pub fn new(replica: Replica, liveness: Liveness, timings: Timings, scheduling: Policy) -> Self {
         Self {
             replica,
             liveness,
             timings,
+            scheduling,
         }
     }
 
@@ -71,7 +74,7 @@ impl Controller {
     async fn lead(&self) {
         let attention = Arc::new(Attention::new(clock::instant()));
         tokio::join!(
-            placing::run(&self.replica),
+            placing::run(&self.replica, self.scheduling),
             expiry::run(&self.replica, self.timings.ended_retention),
             nodes::run(&self.replica, &self.liveness, &attention, &self.timings),
             attention::beat(&attention),

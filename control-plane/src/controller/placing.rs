@@ -4,7 +4,7 @@
 
 use super::{Proposed, catch_up, propose};
 use crate::raft::{ChangeSet, Replica};
-use crate::schedule::{self, Plan, View};
+use crate::schedule::{self, Plan, Policy, View};
 use proto::wire::{self, command::Op};
 use tokio::sync::broadcast::error::RecvError;
 
@@ -12,9 +12,11 @@ use tokio::sync::broadcast::error::RecvError;
 const BATCH: usize = 1_000;
 
 /// Runs until it is dropped, or the replica has stopped.
-pub(super) async fn run(replica: &Replica) {
+pub(super) async fn run(replica: &Replica, policy: Policy) {
     loop {
-        let (mut view, mut changes) = replica.replicated().subscribe_with(|state| View::of(state));
+        let (mut view, mut changes) = replica
+            .replicated()
+            .subscribe_with(|state| View::of(state, policy));
         loop {
             if !view.has_work() {
                 match changes.recv().await {

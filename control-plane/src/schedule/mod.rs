@@ -7,6 +7,7 @@
 //! | `queue` | sandboxes that wait, in their turns |
 //! | `score` | which of the nodes that fit is best |
 //! | `ports` | host ports of one node |
+//! | `images` | which nodes need not pull an image |
 //! | `search` | the best node that fits |
 //! | `plan` | one round of planning |
 //! | `explain` | why a sandbox fits nowhere |
@@ -14,6 +15,7 @@
 //! Called by the leader's controller, which proposes what comes out.
 
 mod explain;
+mod images;
 mod plan;
 mod ports;
 mod queue;
@@ -23,6 +25,19 @@ mod view;
 
 pub use plan::{Plan, plan};
 pub use view::View;
+
+/// Where sandboxes go among the nodes that can take them.
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum, serde::Serialize, serde::Deserialize,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum Policy {
+    /// To the one with most left: load is even, and a node that fails takes few along.
+    #[default]
+    Spread,
+    /// To the one with least left: whole nodes stay free, for large sandboxes or to be switched off.
+    Binpack,
+}
 
 #[cfg(test)]
 mod tests;

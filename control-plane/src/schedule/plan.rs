@@ -132,12 +132,12 @@ fn assume(
     sandbox: &Sandbox,
     random: &mut StdRng,
 ) -> Placement {
-    let before = view.nodes.get(&node).and_then(NodeView::score);
+    let before = view.score(&node);
     let ports = view.change_node(&node, |node| choose_ports(node, sandbox, random));
     let uid = sandbox.uid;
     let placement = Placement { uid, node, ports };
     view.assume(sandbox, &placement);
-    let after = view.nodes.get(&placement.node).and_then(NodeView::score);
+    let after = view.score(&placement.node);
     if let (Some((before, _)), Some((after, free))) = (before, after) {
         search.moved(&before, &after, free);
     }

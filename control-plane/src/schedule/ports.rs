@@ -1,6 +1,7 @@
 //! The host ports of one node: which are taken, and a free one at random, so that strangers can't guess what the
 //! next sandbox gets.
 
+use super::score;
 use crate::state::placement::HOST_PORTS;
 use proto::spec::Protocol;
 use rand::Rng;
@@ -45,6 +46,12 @@ impl Ports {
             Protocol::Udp => self.udp.len(),
         };
         HOST_PORTS.len().saturating_sub(taken)
+    }
+
+    /// Of the protocol that has fewer left, in millionths of the range.
+    pub(super) fn free_share(&self) -> u64 {
+        let free = self.free(Protocol::Tcp).min(self.free(Protocol::Udp));
+        score::share(free as u64, HOST_PORTS.len() as u64)
     }
 
     fn of(&mut self, protocol: Protocol) -> &mut HashSet<u16> {

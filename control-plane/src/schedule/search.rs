@@ -15,6 +15,9 @@ use std::collections::BTreeMap;
 /// Past that many, a search goes through all nodes.
 const MAX_CLASSES: usize = 32;
 
+/// Nodes that are looked at for one with the image, among those that are as good as the best.
+const LOOKS_FOR_IMAGE: usize = 32;
+
 /// What decides over a node whatever else is placed there.
 type Class = (Labels, Option<Runtime>);
 
@@ -66,21 +69,56 @@ fn nodes_of_its_class(view: &View, sandbox: &Sandbox) -> BTreeMap<Score, Free> {
     all.map(|(score, free)| (score.clone(), *free)).collect()
 }
 
-/// Room is checked first: it is at hand, the node is not.
+/// Another than those that have failed it, where there is one: it is the node's failure, not the sandbox's.
 fn first_that_fits(
     nodes: &BTreeMap<Score, Free>,
     view: &View,
     sandbox: &Sandbox,
     need: Demand,
 ) -> Option<NodeId> {
+    let earlier = &sandbox.status.earlier_placements;
+    let failed_it = |id: &NodeId| earlier.iter().any(|earlier| earlier.node_name == *id);
+    let another = best_of(
+        fitting(nodes, view, sandbox, need).filter(|s| !failed_it(s.node())),
+        view,
+        sandbox,
+    );
+    match another {
+        None if !earlier.is_empty() => best_of(fitting(nodes, view, sandbox, need), view, sandbox),
+        another => another,
+    }
+}
+
+/// Best first. Room is checked first: it is at hand, the node is not.
+fn fitting<'a>(
+    nodes: &'a BTreeMap<Score, Free>,
+    view: &'a View,
+    sandbox: &'a Sandbox,
+    need: Demand,
+) -> impl Iterator<Item = &'a Score> {
     let roomy = nodes
         .iter()
         .rev()
-        .filter(|(_, free)| placement::fits(need, **free).is_ok());
-    let mut ids = roomy.map(|(score, _)| score.node());
-    let fitting = ids.find(|id| {
-        let node = view.nodes.get(*id);
+        .filter(move |(_, free)| placement::fits(need, **free).is_ok());
+    roomy.map(|(score, _)| score).filter(move |score| {
+        let node = view.nodes.get(score.node());
         node.is_some_and(|node| misfit(node, sandbox, need).is_none())
-    });
-    fitting.cloned()
+    })
+}
+
+/// The first, or one as good that has the images.
+fn best_of<'a>(
+    mut fitting: impl Iterator<Item = &'a Score>,
+    view: &View,
+    sandbox: &Sandbox,
+) -> Option<NodeId> {
+    let best = fitting.next()?;
+    if view.images.has_all(best.node(), sandbox) {
+        return Some(best.node().clone());
+    }
+    let mut equals = fitting
+        .take_while(|score| score.is_near(best))
+        .take(LOOKS_FOR_IMAGE);
+    let with_images = equals.find(|score| view.images.has_all(score.node(), sandbox));
+    Some(with_images.unwrap_or(best).node().clone())
 }

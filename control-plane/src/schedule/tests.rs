@@ -18,9 +18,14 @@ struct World {
 
 impl World {
     fn new(nodes: &[Given<'_>]) -> Self {
+        Self::with_policy(Policy::Spread, nodes)
+    }
+
+    fn with_policy(policy: Policy, nodes: &[Given<'_>]) -> Self {
+        let state = State::default();
         let mut world = Self {
-            state: State::default(),
-            view: View::default(),
+            view: View::of(&state, policy),
+            state,
             index: 0,
         };
         for (id, cores, gib, state) in nodes {
@@ -94,6 +99,34 @@ impl World {
                 ..Default::default()
             }],
         }));
+    }
+
+    /// Node n fails it by a fault of its own.
+    fn fail_by_node(&mut self, id: &str) {
+        self.run(Op::ReportStatus(wire::ReportStatus {
+            node_id: "n".to_owned(),
+            reports: vec![wire::SandboxReport {
+                sandbox_id: id.to_owned(),
+                uid: self.uid(id),
+                phase: wire::Phase::Failed.into(),
+                reason: wire::Reason::AgentError.into(),
+                ..Default::default()
+            }],
+        }));
+    }
+
+    /// Node n has cleared away the one before it.
+    fn report_gone(&mut self, id: &str) {
+        let newest = self.uid(id);
+        let of_id = |s: &&std::sync::Arc<proto::object::Sandbox>| s.id.as_str() == id && s.uid.0 < newest;
+        let old = self
+            .state
+            .all_sandboxes()
+            .find(of_id)
+            .expect("an older one")
+            .uid
+            .0;
+        self.report(id, old, wire::Phase::Deleting);
     }
 
     /// What a round would place, with nothing carried out.
@@ -221,6 +254,65 @@ fn most_free_node_is_first_and_full_ones_are_passed_over() {
 }
 
 #[test]
+fn binpack_fills_the_fullest_node_that_fits_before_the_next() {
+    let mut world = World::with_policy(Policy::Binpack, &[("a", 3, 16, READY), ("b", 3, 16, READY)]);
+    world.sandbox("b-first", "node_selector: {name: b}");
+    world.place();
+    let mut nodes = Vec::new();
+    for i in 0..5 {
+        world.sandbox(&format!("s{i}"), "");
+        nodes.extend(world.place().into_iter().map(|(_, node)| node));
+    }
+    assert_eq!(nodes, ["b", "b", "a", "a", "a"]);
+}
+
+#[test]
+fn scarce_ports_count_like_scarce_memory() {
+    let mut world = World::new(&[("a", 64, 64, READY), ("b", 64, 64, READY)]);
+    let ports: Vec<String> = (1..=2_000)
+        .map(|port| format!("{{container_port: {port}}}"))
+        .collect();
+    let ports = format!("ports: [{}]", ports.join(", "));
+    world.sandbox("many", &ports);
+    world.sandbox("one", "");
+    // One core of 64 is less than 2,000 ports of 22,768.
+    world.sandbox("two", "");
+    world.sandbox("three", "");
+    let nodes: Vec<String> = world.place().into_iter().map(|(_, node)| node).collect();
+    assert_eq!(nodes, ["a", "b", "b", "b"]);
+}
+
+/// 100 cores each, so that one sandbox more or less is a trifle.
+#[test]
+fn of_nodes_as_good_as_equal_the_one_with_the_image_is_chosen() {
+    let mut world = World::new(&[("a", 100, 64, READY), ("b", 100, 64, READY)]);
+    world.sandbox("first", "node_selector: {name: b}");
+    world.place();
+    world.sandbox("second", "");
+    assert_eq!(world.place(), [("second".to_owned(), "b".to_owned())]);
+    world.sandbox("third", "");
+    // Now it would be two more than on the other node.
+    assert_eq!(world.place(), [("third".to_owned(), "a".to_owned())]);
+}
+
+#[test]
+fn node_that_has_failed_a_sandbox_gets_it_again_only_where_there_is_no_other() {
+    let mut world = World::new(&[("n", 8, 16, READY), ("o", 2, 16, READY)]);
+    world.sandbox("a", "");
+    assert_eq!(world.place(), [("a".to_owned(), "n".to_owned())]);
+    world.fail_by_node("a");
+    assert_eq!(world.place(), [], "the old one is not gone yet");
+    world.report_gone("a");
+    assert_eq!(world.place(), [("a".to_owned(), "o".to_owned())]);
+    let mut world = World::new(&[("n", 8, 16, READY)]);
+    world.sandbox("a", "");
+    world.place();
+    world.fail_by_node("a");
+    world.report_gone("a");
+    assert_eq!(world.place(), [("a".to_owned(), "n".to_owned())]);
+}
+
+#[test]
 fn selector_leads_past_better_nodes() {
     let mut world = World::new(&[("a", 8, 16, READY), ("b", 2, 16, READY)]);
     world.sandbox("a", "");
@@ -310,7 +402,7 @@ fn replacement_waits_for_its_predecessor_and_says_so() {
         "waits until the sandbox that it replaces is gone from its node"
     );
     assert!(!world.view.has_work());
-    let mut anew = View::of(&world.state);
+    let mut anew = View::of(&world.state, Policy::Spread);
     assert!(plan(&mut anew, 1, 9).is_empty(), "a view made anew knows it too");
     world.report("a", old, wire::Phase::Deleting);
     assert_eq!(world.place(), [("a".to_owned(), "n".to_owned())]);
@@ -379,11 +471,11 @@ fn released_port_is_not_chosen_while_it_rests() {
     let free = |view: &View| view.nodes[&n].ports.free(Protocol::Tcp);
     let all = crate::state::placement::HOST_PORTS.len();
     assert_eq!(free(&world.view), all - 1);
-    assert_eq!(free(&View::of(&world.state)), all - 1);
+    assert_eq!(free(&View::of(&world.state, Policy::Spread)), all - 1);
     world.index += u64::try_from(crate::state::PORT_REST.as_millis()).expect("short");
     world.sandbox("b", "");
     assert_eq!(free(&world.view), all);
-    assert_eq!(free(&View::of(&world.state)), all);
+    assert_eq!(free(&View::of(&world.state, Policy::Spread)), all);
 }
 
 #[test]

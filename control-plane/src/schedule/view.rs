@@ -1,5 +1,7 @@
 //! What planning sees, kept up to date from the changes of the state, never by looking through all of it again.
 
+use super::Policy;
+use super::images::Images;
 use super::ports::Ports;
 use super::queue::Queue;
 use super::score::Score;
@@ -17,10 +19,12 @@ use std::sync::Arc;
 /// Nodes and waiting sandboxes.
 #[derive(Debug, Clone, Default)]
 pub struct View {
+    policy: Policy,
     pub(super) nodes: BTreeMap<NodeId, NodeView>,
     /// Of the nodes that take sandboxes at all, with what each has left.
     pub(super) by_score: BTreeMap<Score, Free>,
     pub(super) queue: Queue,
+    pub(super) images: Images,
     /// Host ports that were given back; in their nodes they still count as taken.
     resting: Resting,
     /// The newest time that a change has told. Replicas' clocks are not the scheduler's business: a port whose rest
@@ -50,11 +54,11 @@ impl NodeView {
     }
 
     /// `None`: it takes none.
-    pub(super) fn score(&self) -> Option<(Score, Free)> {
+    pub(super) fn score(&self, policy: Policy) -> Option<(Score, Free)> {
         let node = self.node.as_deref()?;
         let takes = node.state == NodeState::Ready && !node.spec.unschedulable;
         let free = self.free();
-        takes.then(|| (Score::of(node, free), free))
+        takes.then(|| (Score::of(policy, node, free, self.ports.free_share()), free))
     }
 
     fn add(&mut self, demand: budget::Demand) {
@@ -71,8 +75,9 @@ impl NodeView {
 impl View {
     /// All of a state: once, when a leader begins.
     #[must_use]
-    pub fn of(state: &State) -> Self {
+    pub fn of(state: &State, policy: Policy) -> Self {
         let mut view = Self {
+            policy,
             now: state.now(),
             ..Self::default()
         };
@@ -106,6 +111,9 @@ impl View {
             }
             Change::Node { before, after } => {
                 if let Some(id) = before.as_ref().or(after.as_ref()).map(|node| &node.id) {
+                    if after.is_none() {
+                        self.images.forget_node(id);
+                    }
                     self.change_node(id, |node| node.node = after.clone());
                     self.queue.look_again();
                 }
@@ -123,6 +131,9 @@ impl View {
         }
         if let Some((node, sandbox)) = takes {
             self.take(node, sandbox);
+            if took.is_none() {
+                self.images.add(node, sandbox);
+            }
         }
         if took.is_some() && takes.is_none() {
             self.queue.look_again();
@@ -170,9 +181,9 @@ impl View {
     /// Keeps the order by score in step with the node.
     pub(super) fn change_node<T>(&mut self, id: &NodeId, change: impl FnOnce(&mut NodeView) -> T) -> T {
         let node = self.nodes.entry(id.clone()).or_default();
-        let before = node.score();
+        let before = node.score(self.policy);
         let result = change(node);
-        let after = node.score();
+        let after = node.score(self.policy);
         let is_empty = node.node.is_none() && node.used_memory == Bytes(0);
         if before != after {
             if let Some((score, _)) = before {
@@ -186,6 +197,10 @@ impl View {
             self.nodes.remove(id);
         }
         result
+    }
+
+    pub(super) fn score(&self, id: &NodeId) -> Option<(Score, Free)> {
+        self.nodes.get(id)?.score(self.policy)
     }
 
     /// As if the placement had taken effect, so that the next one sees less room.
@@ -208,6 +223,7 @@ impl View {
     /// What depends on when the view was made: who was set aside, and when ports were seen to be given back.
     #[cfg(test)]
     pub(crate) fn forget_the_past(&mut self) {
+        self.images = Images::default();
         self.queue.look_again();
         self.now = Timestamp(u64::MAX / 2);
         self.pass(self.now);

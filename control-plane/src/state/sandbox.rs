@@ -8,13 +8,16 @@ use proto::budget;
 use proto::id::{NodeId, SandboxId, Uid};
 use proto::object::Sandbox;
 use proto::spec::{Labels, OnNodeLoss, SandboxSpec};
-use proto::status::{Phase, Reason, SandboxStatus};
+use proto::status::{EarlierPlacement, Phase, Reason, SandboxStatus};
 use proto::units::Timestamp;
 use proto::wire::Outcome;
 use proto::wire::object::Object;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
+
+/// Nodes that may fail a sandbox of their own accord before it fails. By then it is hardly the nodes.
+pub(super) const MAX_PLACEMENTS: usize = 3;
 
 pub(super) fn apply(
     to: &mut Transaction<'_>,
@@ -276,7 +279,13 @@ fn take_over(to: &mut Transaction<'_>, old: &Sandbox, report: Report) {
             if (report.phase, report.reason) == (Phase::Failed, Some(Reason::NodeLost))
                 && old.spec.on_node_loss == OnNodeLoss::Reschedule =>
         {
-            place_again(to, old, &report.message);
+            place_again(to, old, Reason::NodeLost, report.message);
+            to.remove_sandbox(old.uid);
+        }
+        // A failure of the node's own, before any of the user's code has run: another may do better.
+        Phase::Scheduled if is_to_be_retried(old, &report) => {
+            place_again(to, old, Reason::AgentError, report.message);
+            begin_deletion(to, old);
         }
         Phase::Scheduled | Phase::Running if rank(report.phase) >= rank(old.status.phase) => {
             let mut sandbox = old.clone();
@@ -304,6 +313,21 @@ fn take_over(to: &mut Transaction<'_>, old: &Sandbox, report: Report) {
         | Phase::Failed
         | Phase::Deleting => {}
     }
+}
+
+/// Whether a node has failed a sandbox that another one may take. What a user's code may have begun is never begun
+/// a second time.
+fn is_to_be_retried(old: &Sandbox, report: &Report) -> bool {
+    let failed = report.phase == Phase::Failed && report.reason == Some(Reason::AgentError);
+    let untouched = report
+        .containers
+        .iter()
+        .all(|container| container.started_at.is_none());
+    let failures = old.status.earlier_placements.iter();
+    let failures = failures
+        .filter(|earlier| earlier.reason == Reason::AgentError)
+        .count();
+    failed && untouched && failures + 1 < MAX_PLACEMENTS
 }
 
 /// A sandbox goes through its phases in this order; `None` of [`Phase::Pending`], which no agent can tell.
@@ -368,8 +392,8 @@ pub(super) fn explain(
     Ok(accepted())
 }
 
-/// Gives up all that a node holds. `reschedule`: what wishes for it waits for another node, under a new uid, since
-/// the old one names what was made on the old node. Only right where the old copy is known to have ended.
+/// Gives up all that a node holds. `reschedule`: what wishes for it waits for another node. Only right where the old
+/// copy is known to have ended.
 pub(super) fn give_up(to: &mut Transaction<'_>, node: &NodeId, reschedule: bool, why: &str) {
     let held: Vec<Arc<Sandbox>> = to.state().sandboxes_on(node).cloned().collect();
     for sandbox in held {
@@ -378,7 +402,8 @@ pub(super) fn give_up(to: &mut Transaction<'_>, node: &NodeId, reschedule: bool,
             Phase::Scheduled | Phase::Running
                 if reschedule && sandbox.spec.on_node_loss == OnNodeLoss::Reschedule =>
             {
-                place_again(to, &sandbox, why);
+                place_again(to, &sandbox, Reason::NodeLost, why.to_owned());
+                to.remove_sandbox(sandbox.uid);
             }
             Phase::Scheduled | Phase::Running => {
                 let mut sandbox = Sandbox::clone(&sandbox);
@@ -390,17 +415,28 @@ pub(super) fn give_up(to: &mut Transaction<'_>, node: &NodeId, reschedule: bool,
     }
 }
 
-fn place_again(to: &mut Transaction<'_>, old: &Sandbox, why: &str) {
+/// Under a new uid, since the old one names what was made on the old node.
+fn place_again(to: &mut Transaction<'_>, old: &Sandbox, reason: Reason, why: String) {
+    let mut earlier_placements = old.status.earlier_placements.clone();
+    if earlier_placements.len() >= EarlierPlacement::KEPT {
+        earlier_placements.remove(0);
+    }
+    earlier_placements.extend(old.status.node_name.clone().map(|node_name| EarlierPlacement {
+        node_name,
+        ended_at: to.stamp.now,
+        reason,
+        message: why.clone(),
+    }));
     let uid = to.new_uid();
     let sandbox = Sandbox {
         uid,
         status: SandboxStatus {
-            last_error: why.to_owned(),
+            last_error: why,
             expire_at: old.status.expire_at,
+            earlier_placements,
             ..SandboxStatus::default()
         },
         ..old.clone()
     };
     to.put_sandbox(sandbox);
-    to.remove_sandbox(old.uid);
 }

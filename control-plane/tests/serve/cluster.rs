@@ -1,6 +1,7 @@
 //! Replicas in this process, with real stores and real connections, each cluster on loopback addresses of its own.
 
 use control_plane::config::{Config, Peer, Timings};
+use control_plane::schedule::Policy;
 use control_plane::serve::{self, ServeError};
 use proto::wire;
 use proto::wire::agent_client::AgentClient;
@@ -77,6 +78,7 @@ impl Cluster {
                 data_dir: dir.path().join(peer.id.to_string()),
                 initial_cluster: peers.clone(),
                 timings,
+                scheduling: Policy::Spread,
             };
             let stop = CancellationToken::new();
             let stopped = stop.clone();

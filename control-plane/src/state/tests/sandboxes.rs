@@ -419,3 +419,77 @@ fn lost_by_its_node_is_an_agents_error_with_a_message() {
     assert_eq!(status.reason, Some(Reason::AgentError));
     assert!(status.last_error.contains("lost"), "{status:?}");
 }
+
+/// What an agent says that could not make it.
+fn failure_of_the_node(world: &World, id: &str, node: &str, started: bool) -> Op {
+    let Op::ReportStatus(mut told) = report(node, id, world.sandbox(id).uid.0, wire::Phase::Failed) else {
+        panic!("a report")
+    };
+    told.reports[0].reason = wire::Reason::AgentError.into();
+    told.reports[0].message = "no space left".to_owned();
+    told.reports[0].containers = vec![wire::ContainerStatus {
+        name: "main".to_owned(),
+        state: wire::ContainerState::Waiting.into(),
+        started_at_ms: u64::from(started),
+        ..Default::default()
+    }];
+    Op::ReportStatus(told)
+}
+
+#[test]
+fn failure_of_the_nodes_own_is_tried_elsewhere_up_to_three_placements() {
+    let mut world = World::with_nodes(&["n", "m", "o"]);
+    world.placed("a", "n", "");
+    for (failed, next) in [("n", Some("m")), ("m", Some("o")), ("o", None)] {
+        let uid = world.sandbox("a").uid.0;
+        world
+            .run(failure_of_the_node(&world, "a", failed, false))
+            .accepted();
+        world.check_reload();
+        let Some(next) = next else { break };
+        let waiting = world.sandbox("a");
+        assert_eq!(waiting.status.phase, Phase::Pending);
+        assert!(
+            waiting.uid.0 > uid,
+            "the old uid names what is still on the old node"
+        );
+        world
+            .run(place(waiting.uid.0, next, &[]))
+            .rejected(Code::Stale, "is not gone yet");
+        world
+            .run(report(failed, "a", uid, wire::Phase::Deleting))
+            .accepted();
+        world.run(place(waiting.uid.0, next, &[])).accepted();
+    }
+    let status = &world.sandbox("a").status;
+    assert_eq!(
+        (status.phase, status.reason),
+        (Phase::Failed, Some(Reason::AgentError))
+    );
+    let earlier: Vec<&str> = status
+        .earlier_placements
+        .iter()
+        .map(|p| p.node_name.as_str())
+        .collect();
+    assert_eq!(earlier, ["n", "m"]);
+    assert_eq!(status.earlier_placements[0].message, "no space left");
+}
+
+#[test]
+fn what_may_have_run_is_not_tried_again() {
+    let mut world = World::with_nodes(&["n"]);
+    world.placed("a", "n", "");
+    world.run(failure_of_the_node(&world, "a", "n", true)).accepted();
+    assert_eq!(world.phase("a"), Phase::Failed);
+    let uid = world.placed("b", "n", "");
+    world.run(report("n", "b", uid, wire::Phase::Running)).accepted();
+    world.run(failure_of_the_node(&world, "b", "n", false)).accepted();
+    assert_eq!(world.phase("b"), Phase::Failed);
+    let uid = world.placed("c", "n", "");
+    let Op::ReportStatus(mut told) = report("n", "c", uid, wire::Phase::Failed) else {
+        panic!("a report")
+    };
+    told.reports[0].reason = wire::Reason::ImagePullFailed.into();
+    world.run(Op::ReportStatus(told)).accepted();
+    assert_eq!(world.phase("c"), Phase::Failed, "it is not the node's fault");
+}

@@ -1,7 +1,7 @@
 //! Random commands against the invariants. The seed is printed with a failure; `SBX_SEED` runs one again.
 
 use super::*;
-use crate::schedule::{View, plan};
+use crate::schedule::{Policy, View, plan};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
@@ -59,7 +59,7 @@ fn take_in(view: &mut View, world: &World) {
 #[track_caller]
 fn check_view(view: &View, world: &World) {
     let mut kept = view.clone();
-    let mut anew = View::of(&world.state);
+    let mut anew = View::of(&world.state, Policy::Spread);
     kept.forget_the_past();
     anew.forget_the_past();
     assert_eq!(plan(&mut kept, 1, usize::MAX), plan(&mut anew, 1, usize::MAX));

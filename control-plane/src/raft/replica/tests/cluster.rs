@@ -88,6 +88,7 @@ impl Cluster {
             data_dir: dir.path().join(peer.id.to_string()),
             initial_cluster: peers.clone(),
             timings: Timings::default(),
+            scheduling: crate::schedule::Policy::Spread,
         };
         let cluster = Self {
             configs: peers.iter().zip(&listeners).map(config).collect(),
