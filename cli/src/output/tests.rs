@@ -50,6 +50,7 @@ spec:
         timings_ms: [("image".to_owned(), 12)].into(),
         ended_at_ms: 1_700_000_002_500,
         conditions: Vec::new(),
+        earlier_placements: Vec::new(),
         external: String::new(),
     };
     wire::Object {
