@@ -180,10 +180,12 @@ pub struct DeleteArgs {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Lines are prefixed with [container] where a sandbox has more than one. Following goes on over a change of
-leader, without a line lost or shown twice.
+leader, without a line lost or shown twice. Containers are never started twice, so there is no `--previous`: the
+logs of a sandbox that has ended are shown by the same command until it is deleted, or its time of retention
+(1 h by default) is over. A node keeps the last 30 MiB of each container.
 
 Examples:
-  sbxctl logs web
+  sbxctl logs web                                also after it has ended
   sbxctl logs -f --tail 20 web -c server
   sbxctl logs --since 5m --timestamps web")]
 pub struct LogsArgs {

@@ -92,7 +92,7 @@ pub(super) async fn conclude(sandbox: &mut Sandbox, outcome: Outcome) -> Result<
     let reason = outcome.failure.map_or(wire::Reason::Unspecified, Into::into);
     sandbox.report.reason = reason.into();
     sandbox.report.message = outcome.message;
-    if outcome.failure == Some(Reason::ContainerExited)
+    if matches!(outcome.failure, Some(Reason::ContainerExited | Reason::OomKilled))
         && let Some(last) = last_words(sandbox).await
     {
         sandbox.report.message.push_str(&last);
@@ -150,7 +150,7 @@ async fn last_words(sandbox: &Sandbox) -> Option<String> {
     let mut lines = Vec::new();
     let mut batches = logs::read(vec![source], query, CancellationToken::new());
     while let Some(batch) = batches.next().await {
-        let text = |line: logs::Line| String::from_utf8_lossy(&line.text).into_owned();
+        let text = |line: logs::Line| harmless(&String::from_utf8_lossy(&line.text));
         lines.extend(batch.ok()?.into_iter().map(text));
     }
     let said = lines.join("\n");
@@ -159,6 +159,41 @@ async fn last_words(sandbox: &Sandbox) -> Option<String> {
     (!said.trim().is_empty()).then(|| format!("; its last output:\n{}", &said[begin..]))
 }
 
+/// A container is a stranger, and this text may be shown on a terminal: what could steer one is written out, as is
+/// what makes text run backwards.
+fn harmless(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '\t' => shown.push(' '),
+            '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => {
+                shown.extend(c.escape_unicode());
+            }
+            c if c.is_control() => shown.extend(c.escape_default()),
+            c => shown.push(c),
+        }
+    }
+    shown
+}
+
 fn texts(errors: Vec<impl Display>) -> Vec<String> {
     errors.iter().map(ToString::to_string).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn output_that_would_steer_a_terminal_is_written_out() {
+        for (said, shown) in [
+            ("plain, ünï", "plain, ünï"),
+            ("a\tb", "a b"),
+            ("\x1b[2Jgone\r", "\\u{1b}[2Jgone\\r"),
+            ("\u{9b}31m\0", "\\u{9b}31m\\u{0}"),
+            ("abc\u{202e}txt.exe", "abc\\u{202e}txt.exe"),
+        ] {
+            assert_eq!(harmless(said), shown);
+        }
+    }
 }

@@ -343,7 +343,7 @@ async fn program_of_no_known_form_fails_to_start() {
 
 #[tokio::test]
 async fn flood_of_output_is_rotated_and_stays_bounded() {
-    const FLOOD: usize = 45_000_000;
+    const FLOOD: usize = 18_000_000;
     let containers = format!(
         "name: c, args: [sh, -c, \"yes 0123456789012345678901234567890123456789 | head -c {FLOOD}\"]"
     );
@@ -359,6 +359,25 @@ async fn flood_of_output_is_rotated_and_stays_bounded() {
         assert!(files.iter().all(|path| length(path) <= limit), "{files:?}");
         sandbox.assert_nothing_is_left(&last);
     }
+}
+
+/// Its records take 16 MiB more than may come at once, at 8 MiB a second.
+#[tokio::test]
+async fn endless_output_is_slowed_down_and_none_of_it_lost() {
+    let containers = "name: c, args: [sh, -c, \"yes | head -c 2140000; echo end\"]";
+    let sandbox = Sandbox::new(Runtime::Native, containers);
+    let begun = Instant::now();
+    let last = ended(&sandbox.launch().await).await;
+    assert!(
+        begun.elapsed() > Duration::from_millis(1_500),
+        "{:?}",
+        begun.elapsed()
+    );
+    assert_eq!(last.outcome(), MonitorOutcome::Succeeded, "{last:?}");
+    assert_eq!(last.lost_log_lines, 0);
+    let lines = sandbox.logged("c", "stdout");
+    assert_eq!(lines.last().map(String::as_str), Some("end"));
+    assert!(lines[..lines.len() - 1].iter().all(|line| line == "y"));
 }
 
 #[tokio::test]

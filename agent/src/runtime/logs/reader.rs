@@ -18,6 +18,8 @@ use std::time::Duration;
 const CHUNK: usize = 64 << 10;
 /// The longest line that is put together from its pieces; of a longer one each part is given out as a line.
 const MAX_LINE: usize = 256 << 10;
+/// Told where files went before they were read: no gap is silent.
+const GAP: &str = "[sandboxd] lines may be missing here: they were written faster than they were read";
 
 #[derive(Debug)]
 pub(super) struct Reader {
@@ -30,6 +32,8 @@ pub(super) struct Reader {
     /// Files that follow the current one, oldest first.
     later: VecDeque<(Identity, File)>,
     joining: [Option<Joining>; 2],
+    /// Of the last record.
+    latest: Duration,
     chunk: Vec<u8>,
 }
 
@@ -87,6 +91,7 @@ impl Reader {
             current: None,
             later,
             joining: [None, None],
+            latest: Duration::ZERO,
             chunk: Vec::new(),
         }
     }
@@ -119,7 +124,7 @@ impl Reader {
             if is_final && self.begin_next() {
                 continue;
             }
-            if !self.find_later()? {
+            if !self.find_later(out)? {
                 return Ok(false);
             }
         }
@@ -160,6 +165,7 @@ impl Reader {
     }
 
     fn add(&mut self, record: Record<'_>, out: &mut VecDeque<Line>) {
+        self.latest = record.time;
         let joining = self.joining[record.stream as usize].get_or_insert_with(|| Joining {
             time: record.time,
             text: Vec::new(),
@@ -189,6 +195,18 @@ impl Reader {
         });
     }
 
+    /// Between the last record and the next one there may have been others.
+    fn tell_gap(&mut self, out: &mut VecDeque<Line>) {
+        self.finish(out);
+        out.push_back(Line {
+            container: self.container.clone(),
+            stream: Stream::Stderr,
+            // Behind that record, whose time may be that of several.
+            time: self.latest + Duration::from_nanos(1),
+            text: GAP.as_bytes().to_vec(),
+        });
+    }
+
     /// Goes on to the file that follows; false: none is known.
     fn begin_next(&mut self) -> bool {
         let Some((identity, file)) = self.later.pop_front() else {
@@ -204,7 +222,7 @@ impl Reader {
     }
 
     /// Looks for files that have come since; false: there are none.
-    fn find_later(&mut self) -> Result<bool, LogsError> {
+    fn find_later(&mut self, out: &mut VecDeque<Line>) -> Result<bool, LogsError> {
         let failed = |source| LogsError::Open {
             path: self.dir.clone(),
             source,
@@ -215,13 +233,19 @@ impl Reader {
         }
         let mut files = VecDeque::from(files::open_all(&self.dir).map_err(failed)?);
         // Where the current one has gone already, all others are newer.
-        if let Some(at) = files.iter().position(|(found, _)| Some(*found) == identity) {
+        let at = files.iter().position(|(found, _)| Some(*found) == identity);
+        if let Some(at) = at {
             files.drain(..=at);
         }
         if files.is_empty() {
             return Ok(false);
         }
         self.later = files;
+        if at.is_none() && identity.is_some() {
+            // What is left of the current one is read first.
+            while self.read_chunk(out)? {}
+            self.tell_gap(out);
+        }
         // What was written to it between the last look and the rotation is read before the next one begins.
         if let Some(open) = &mut self.current {
             open.sealed = true;

@@ -360,3 +360,41 @@ async fn folder_that_is_not_there_cannot_be_followed() {
     );
     assert!(stream.next().await.is_none());
 }
+
+#[tokio::test]
+async fn follower_that_is_overtaken_is_told_of_the_gap_and_goes_on() {
+    let dir = folder();
+    let mut writer = Writer::with_limit(dir.path(), 1_000).expect("opened");
+    let mut write = |from: u64, to: u64| {
+        for i in from..to {
+            let line = format!("line {i:03}\n");
+            writer
+                .write(Stream::Stdout, line.as_bytes(), at(i))
+                .expect("written");
+        }
+    };
+    write(0, 5);
+    let query = Query::default();
+    let mut reader =
+        reader::Reader::open("c".parse().expect("a name"), dir.path().to_owned(), &query).expect("opened");
+    let mut lines = std::collections::VecDeque::new();
+    while reader.read(&mut lines).expect("read") {}
+    assert_eq!(lines.len(), 5);
+    write(5, 200);
+    while reader.read(&mut lines).expect("read") {}
+    let texts = texts(lines.make_contiguous());
+    let gap = texts
+        .iter()
+        .position(|text| text.starts_with("[sandboxd] lines may be missing"));
+    let gap = gap.expect("told");
+    let number = |text: &String| text["line ".len()..].parse::<u64>().expect("a line");
+    let (before, after): (Vec<u64>, Vec<u64>) = (
+        texts[..gap].iter().map(number).collect(),
+        texts[gap + 1..].iter().map(number).collect(),
+    );
+    // The file that was open is read to its end, and from the oldest that is there all to the newest.
+    assert_eq!(before, (0..before.len() as u64).collect::<Vec<_>>());
+    assert!(before.len() > 5, "{before:?}");
+    assert_eq!(after, (200 - after.len() as u64..200).collect::<Vec<_>>());
+    assert!(after[0] > before.len() as u64, "{after:?}");
+}

@@ -36,6 +36,8 @@ pub struct Writer {
     /// Records that could not be written and were not told about yet.
     untold: u64,
     lost: u64,
+    /// Bytes of records since it was opened, kept or not.
+    written: u64,
 }
 
 /// The beginning of a line whose end has not come yet: at most one piece.
@@ -76,6 +78,7 @@ impl Writer {
             batched: 0,
             untold: 0,
             lost: 0,
+            written: 0,
         })
     }
 
@@ -124,6 +127,12 @@ impl Writer {
         self.lost
     }
 
+    /// Bytes of records that were made since it was opened, also of those that could not be kept.
+    #[must_use]
+    pub fn written(&self) -> u64 {
+        self.written
+    }
+
     fn end_piece(&mut self, stream: Stream, partial: bool) -> Result<(), LogsError> {
         let pending = &mut self.pending[stream as usize];
         let record = Record {
@@ -153,6 +162,7 @@ impl Writer {
             self.lost += self.batched;
             self.untold += self.batched;
         }
+        self.written += self.batch.len() as u64;
         self.batch.clear();
         self.batched = 0;
         written

@@ -1,8 +1,9 @@
 //! One container as the monitor sees it: its first process, its output on the way to its logs, the kernel's
 //! notice of want of memory.
 
+use super::allowance::Allowance;
 use super::course::Exit;
-use crate::clock;
+use crate::clock::{self, BootTime};
 use crate::runtime::cgroup::OomWatch;
 use crate::runtime::logs::{LogsError, Stream, Writer};
 use crate::runtime::sys::pidfd::PidFd;
@@ -25,6 +26,7 @@ pub(super) struct Container {
     pub(super) oom: Option<OomWatch>,
     outputs: [Option<File>; 2],
     logs: Writer,
+    allowance: Allowance,
     is_disk_complained_of: bool,
 }
 
@@ -61,6 +63,7 @@ impl Container {
             oom: None,
             outputs: [Some(from_stdout), Some(from_stderr)],
             logs,
+            allowance: Allowance::default(),
             is_disk_complained_of: false,
         };
         Ok((container, Pipes { stdout, stderr }))
@@ -79,6 +82,11 @@ impl Container {
         outputs.filter_map(|(number, output)| Some((number, output.as_ref()?.as_fd())))
     }
 
+    /// When its output may be read again, where it has written more than its allowance.
+    pub(super) fn quiet_until(&self) -> Option<BootTime> {
+        self.allowance.next(BootTime::now())
+    }
+
     /// Keeps what is in one pipe, at most [`BUFFER`]. False: there is nothing.
     pub(super) fn read(&mut self, number: usize, buffer: &mut Vec<u8>) -> bool {
         buffer.resize(BUFFER, 0);
@@ -88,7 +96,10 @@ impl Container {
         let stream = STREAMS[number];
         match output.read(buffer) {
             Ok(length) if length > 0 => {
+                let before = self.logs.written();
                 let kept = self.logs.write(stream, &buffer[..length], SystemTime::now());
+                self.allowance
+                    .spend(self.logs.written() - before, BootTime::now());
                 self.complain(kept);
                 true
             }

@@ -8,9 +8,11 @@
 //! | `sandbox` | the loop: what happens goes to `course`, what it decides is done |
 //! | `container` | one container: process, output, notice of want of memory |
 //! | `agents` | who listens and commands |
+//! | `allowance` | how much a container may log; pure |
 //! | `score` | whom the kernel kills first for want of memory |
 
 mod agents;
+mod allowance;
 mod container;
 mod course;
 mod sandbox;

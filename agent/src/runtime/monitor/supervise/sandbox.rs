@@ -259,7 +259,8 @@ impl Sandbox {
                 source: source.into(),
             }
         };
-        self.set_timer().map_err(failed("set a timer"))?;
+        let quiet: Vec<Option<BootTime>> = self.containers.iter().map(Container::quiet_until).collect();
+        self.set_timer(&quiet).map_err(failed("set a timer"))?;
         let mut meanings = vec![Ready::Timer];
         let mut polled = vec![PollFd::new(self.timer.as_fd(), PollFlags::POLLIN)];
         for (fd, reads, writes) in self.agents.interests() {
@@ -270,7 +271,8 @@ impl Sandbox {
             polled.push(PollFd::new(fd, interest));
         }
         for (index, container) in self.containers.iter().enumerate() {
-            for (number, fd) in container.outputs() {
+            let readable = quiet[index].is_none();
+            for (number, fd) in container.outputs().filter(|_| readable) {
                 meanings.push(Ready::Output {
                     container: index,
                     number,
@@ -295,8 +297,15 @@ impl Sandbox {
         Ok(ready.map(|(meaning, _)| meaning).collect())
     }
 
-    fn set_timer(&self) -> nix::Result<()> {
-        match self.course.next() {
+    /// `quiet`: when containers are listened to again.
+    fn set_timer(&self, quiet: &[Option<BootTime>]) -> nix::Result<()> {
+        match self
+            .course
+            .next()
+            .into_iter()
+            .chain(quiet.iter().copied().flatten())
+            .min()
+        {
             // A moment of zero would mean never.
             Some(at) => {
                 let at = TimeSpec::from_duration(Duration::from_millis(at.0.max(1)));
