@@ -57,6 +57,9 @@ enum Command {
         #[arg(long)]
         dir: PathBuf,
     },
+    /// Copies files into a container or out of it; started by the agent
+    #[command(hide = true)]
+    Copy(agent::runtime::copy::Task),
 }
 
 #[derive(Debug, Subcommand)]
@@ -69,6 +72,7 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let done = match arguments.command {
         Some(Command::Monitor { dir }) => return agent::runtime::monitor::main(&dir),
+        Some(Command::Copy(task)) => return agent::runtime::copy::main(&task),
         Some(Command::Config {
             command: ConfigCommand::Print,
         }) => print_config(arguments.configuration),

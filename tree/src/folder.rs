@@ -27,6 +27,14 @@ impl Folder {
         open(path, DIRECTORY, Mode::empty()).map(Self)
     }
 
+    /// Opens it by a path from `folder` on that is trusted, such as one in `/proc`.
+    ///
+    /// # Errors
+    /// As of openat(2).
+    pub fn at(folder: impl AsFd, path: &Path) -> Result<Self, Errno> {
+        openat(folder, path, DIRECTORY, Mode::empty()).map(Self)
+    }
+
     /// Opens it by a path within this one, as if this one were `/` for `..` and links.
     ///
     /// # Errors

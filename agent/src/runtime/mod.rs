@@ -2,8 +2,10 @@
 
 pub mod bundle;
 pub mod cgroup;
+pub mod copy;
 pub mod files;
 pub mod firewall;
+pub mod forward;
 pub mod image;
 pub mod logs;
 pub mod monitor;

@@ -25,8 +25,8 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 /// Of the sandboxes' own end; the tests' programs end at once or never.
 pub(crate) const GRACE: Duration = Duration::from_millis(500);
 
-const COMMANDS: [&str; 16] = [
-    "cat", "dd", "echo", "false", "grep", "head", "id", "kill", "ls", "mount", "sh", "sleep", "tail",
+const COMMANDS: [&str; 17] = [
+    "cat", "dd", "echo", "false", "grep", "head", "id", "kill", "ln", "ls", "mount", "sh", "sleep", "tail",
     "touch", "true", "yes",
 ];
 
@@ -220,6 +220,11 @@ impl Sandbox {
         files.sort();
         files.reverse();
         files
+    }
+
+    /// By all of it together, tmpfs included.
+    pub(crate) fn memory_used(&self) -> u64 {
+        self.cgroups.usage(&self.cgroup).expect("read").memory_bytes
     }
 
     /// What a monitor that has ended must not have left.

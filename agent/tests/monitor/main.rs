@@ -1,5 +1,6 @@
 //! The monitor and every runtime on the real kernel, as root: what each must do alike.
 
+mod copy;
 mod fixture;
 
 use agent::clock::BootTime;

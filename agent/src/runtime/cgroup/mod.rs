@@ -174,6 +174,17 @@ impl Cgroups {
         }
     }
 
+    /// The processes in the group and below. A group that is not there has none.
+    ///
+    /// # Errors
+    /// [`CgroupError::Read`].
+    pub fn processes(&self, path: &Path) -> Result<Vec<Pid>, CgroupError> {
+        match self.roots().first() {
+            Some(root) => tree::processes(&tree::at(root, path)?),
+            None => Ok(Vec::new()),
+        }
+    }
+
     /// Kills all processes in the group and below, and returns once they have ended. A group that is not
     /// there has none.
     ///

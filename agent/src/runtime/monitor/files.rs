@@ -45,7 +45,7 @@ pub(super) fn write_spec(dir: &Path, message: &MonitorSpec) -> Result<(), Sealed
     sealed::write(&spec(dir), SPEC, message, Durability::Process)
 }
 
-pub(super) fn read_spec(dir: &Path) -> Result<Option<MonitorSpec>, SealedError> {
+pub(crate) fn read_spec(dir: &Path) -> Result<Option<MonitorSpec>, SealedError> {
     sealed::read(&spec(dir), SPEC)
 }
 

@@ -30,3 +30,5 @@ pub use error::MonitorError;
 pub use launch::{Launch, launch};
 pub use supervise::main;
 pub use watch::Monitor;
+
+pub(crate) use files::read_spec;
