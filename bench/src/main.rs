@@ -1,0 +1,61 @@
+//! `sbxbench`: measures sandboxd on this machine, and in the same run what it is compared with. A machine's figures mean
+//! little alone; ratios within one run do.
+//!
+//! | module | owns |
+//! |---|---|
+//! | [`provision`] | the subcommand of that name: from a manifest to an answer on a published port, and back to nothing |
+//! | [`local`] | a cluster of this machine, for as long as a run takes |
+//! | [`quantile`] | what is told of many measured times |
+//! | [`http`] | the moment when a port answers |
+//! | [`svg`] | a chart of bars |
+//!
+//! One file or folder per subcommand. Figures go to stdout and to the files that were asked for, all else to stderr.
+
+mod error;
+mod http;
+mod local;
+mod provision;
+mod quantile;
+mod svg;
+
+use clap::{Parser, Subcommand};
+use std::io::Write;
+use std::process::ExitCode;
+
+/// Measures sandboxd, and beside it what else is installed on this machine. Needs root.
+#[derive(Debug, Parser)]
+#[command(name = "sbxbench", version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// How fast sandboxes come and go: each stage, up to the first HTTP 200 on the published port, and deletion
+    Provision(provision::ProvisionArgs),
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let done = match runtime {
+        Ok(runtime) => runtime.block_on(async {
+            match arguments.command {
+                Command::Provision(args) => provision::run(args).await,
+            }
+        }),
+        Err(source) => Err(error::BenchError::System {
+            act: "start the runtime",
+            source,
+        }),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Nothing to fall back to where stderr is closed as well: the exit code still tells.
+            writeln!(std::io::stderr(), "sbxbench: {error}").ok();
+            ExitCode::FAILURE
+        }
+    }
+}
