@@ -7,6 +7,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "v1/ledger.proto",
         "v1/monitor.proto",
         "v1/image.proto",
+        "v1/relay.proto",
     ];
     tonic_prost_build::configure()
         // Ordered maps: what is stored must have one encoding.

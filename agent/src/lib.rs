@@ -13,6 +13,7 @@ mod observe;
 pub mod plan;
 pub mod reconcile;
 pub mod record;
+pub mod relay;
 pub mod report;
 pub mod run;
 pub mod runtime;

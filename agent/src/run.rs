@@ -11,6 +11,7 @@ use crate::ledger::{Ledger, LedgerError};
 use crate::node::{self, Meter, NodeError};
 use crate::observe::ObserveError;
 use crate::reconcile;
+use crate::relay::Sandboxes;
 use crate::report::Reports;
 use crate::runtime::bundle::{CapabilityError, available_capabilities};
 use crate::runtime::cgroup::{CgroupError, Cgroups};
@@ -143,10 +144,13 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), RunError
         report: (&report).into(),
         ledger: ledger.clone(),
         lease: lease.clone(),
+        sandboxes: Sandboxes {
+            reports: reports.clone(),
+            folder: settings.sandboxes.clone(),
+        },
         reports: reports.clone(),
         usage: Box::new(move || meter.read()),
         replicas: watch::Sender::default(),
-        sandboxes: settings.sandboxes.clone(),
     });
     let replicas = session_node.replicas.subscribe();
     tracing::info!(

@@ -20,6 +20,12 @@ use tonic::transport::server::TcpIncoming;
 /// no connection. An agent hears of a frozen leader in the same way.
 const PING_EVERY: Duration = Duration::from_secs(2);
 const PING_TIMEOUT: Duration = Duration::from_secs(3);
+/// What one stream holds while nobody reads it, and a connection: all streams of users that one agent has may be full
+/// before the next one has to wait.
+const STREAM_WINDOW: u32 = 256 << 10;
+const CONNECTION_WINDOW: u32 = 64 << 20;
+/// Of one connection: an agent's streams of users, and as many again.
+const MAX_STREAMS: u32 = 512;
 /// Handing the leadership over takes about one election; a replica without a quorum can't.
 const HANDOVER_TIMEOUT: Duration = Duration::from_secs(5);
 /// For answers that are on their way when everything else has stopped.
@@ -115,6 +121,9 @@ impl Serving {
             .accept_http1(true)
             .http2_keepalive_interval(Some(PING_EVERY))
             .http2_keepalive_timeout(Some(PING_TIMEOUT))
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .max_concurrent_streams(MAX_STREAMS)
             .add_routes(routes)
             .serve_with_incoming_shutdown(incoming, async move { drained.cancelled().await });
         let mut server = tokio::spawn(server);

@@ -12,6 +12,7 @@
 //! | [`image`] | names of images, normalised |
 //! | [`policy`] | what a cluster refuses although the manifest is well-formed |
 //! | [`document`] | objects as JSON and YAML, for the REST interface and the command line |
+//! | [`relay`] | the messages of a conversation between a user and something in a sandbox |
 //! | [`convert`] | the only file that sees both `wire` and `spec` |
 //!
 //! Nothing here does I/O or reads a clock.
@@ -24,6 +25,7 @@ pub mod image;
 pub mod manifest;
 pub mod object;
 pub mod policy;
+pub mod relay;
 pub mod spec;
 pub mod status;
 pub mod units;

@@ -2,6 +2,7 @@
 
 use super::Node;
 use super::link::Link;
+use super::relay::{MAX_OPEN, Relays};
 use crate::clock::BootTime;
 use prost::Message;
 use proto::wire::agent_client::AgentClient;
@@ -14,7 +15,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
-use tonic::transport::Endpoint;
+use tonic::transport::{Channel, Endpoint};
 
 /// A replica that is there accepts at once; one behind a broken network must not take the time of the others.
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
@@ -25,6 +26,10 @@ const PING_EVERY: Duration = Duration::from_secs(1);
 const PING_TIMEOUT: Duration = Duration::from_secs(2);
 /// Thousands of sandboxes in one desired state.
 const MAX_MESSAGE_BYTES: usize = 64 << 20;
+/// What one user's stream holds while he does not read. All that may be open hold this much before the connection is
+/// full, so that no user stops another one.
+const STREAM_WINDOW: u32 = 256 << 10;
+const CONNECTION_WINDOW: u32 = (STREAM_WINDOW * MAX_OPEN as u32).next_power_of_two();
 /// Messages to the leader that wait for the network; more than ever do, since reports are not queued.
 const OUTBOUND: usize = 16;
 
@@ -54,29 +59,29 @@ pub(super) enum DialError {
 
 /// Tries the replica at `target`.
 pub(super) async fn dial(target: &str, node: &Node) -> Result<Dialled, DialError> {
-    let channel = Endpoint::from_shared(target.to_owned())
+    let endpoint = Endpoint::from_shared(target.to_owned())
         .map_err(DialError::Address)?
         .connect_timeout(CONNECT_TIMEOUT)
         .tcp_nodelay(true)
         .http2_keep_alive_interval(PING_EVERY)
         .keep_alive_timeout(PING_TIMEOUT)
-        .keep_alive_while_idle(true)
-        .connect()
-        .await
-        .map_err(DialError::Connect)?;
-    let client = AgentClient::new(channel)
+        .keep_alive_while_idle(true);
+    let client = AgentClient::new(endpoint.connect().await.map_err(DialError::Connect)?)
         .max_decoding_message_size(MAX_MESSAGE_BYTES)
         .max_encoding_message_size(MAX_MESSAGE_BYTES);
-    match tokio::time::timeout(WELCOME_TIMEOUT, greet(client, node)).await {
+    // Another connection, made when the first user comes: heartbeats must not queue behind what users send.
+    let endpoint = endpoint
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .keep_alive_while_idle(false);
+    let relays = Relays::new(AgentClient::new(endpoint.connect_lazy()));
+    match tokio::time::timeout(WELCOME_TIMEOUT, greet(client, relays, node)).await {
         Ok(answer) => answer,
         Err(_) => Err(DialError::Silent),
     }
 }
 
-async fn greet(
-    mut client: AgentClient<tonic::transport::Channel>,
-    node: &Node,
-) -> Result<Dialled, DialError> {
+async fn greet(mut client: AgentClient<Channel>, relays: Relays, node: &Node) -> Result<Dialled, DialError> {
     let (outbound, messages) = mpsc::channel(OUTBOUND);
     let (inventory, seen) = node.reports.inventory();
     let hello = wire::Hello {
@@ -102,7 +107,7 @@ async fn greet(
         Ok(Some(wire::LeaderMessage {
             message: Some(Down::Welcome(welcome)),
         })) => Ok(Dialled::Leader(Box::new(Link {
-            client,
+            relays,
             welcome,
             inbound,
             outbound,

@@ -1,33 +1,30 @@
 //! The conversation with a leader that has welcomed the agent: heartbeats and reports up, desired states and
 //! requests for relays down. Ends with the first sign that this replica leads no more.
 
-use super::{Node, dial, heartbeat, lease, relay};
+use super::relay::Relays;
+use super::{Node, dial, heartbeat, lease};
 use crate::blocking::blocking;
 use crate::clock::BootTime;
 use crate::ledger::LedgerError;
 use crate::report::Seen;
 use proto::wire;
-use proto::wire::agent_client::AgentClient;
 use proto::wire::agent_message::Message as Up;
 use proto::wire::leader_message::Message as Down;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
-use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
-use tonic::transport::Channel;
 use tonic::{Status, Streaming};
 
 /// Heartbeats without an answer after which a leader is given up. It may have been replaced without a word to
 /// anybody; one that is merely slow answers within some of these.
 const UNANSWERED: usize = 3;
-/// Streams for logs and the like at one time, of all users together. Each holds a few buffers and files.
-const MAX_RELAYS: usize = 256;
 
 /// A welcome, and what it came over.
 pub(super) struct Link {
-    pub(super) client: AgentClient<Channel>,
+    /// For the streams of users, which must not hold up the conversation.
+    pub(super) relays: Relays,
     pub(super) welcome: wire::Welcome,
     pub(super) inbound: Streaming<wire::LeaderMessage>,
     pub(super) outbound: mpsc::Sender<wire::AgentMessage>,
@@ -62,7 +59,7 @@ impl Link {
     /// Speaks with the leader until something ends it.
     pub(super) async fn hold(self, node: &Arc<Node>) -> Ended {
         let Self {
-            client,
+            mut relays,
             welcome,
             mut inbound,
             outbound,
@@ -74,7 +71,6 @@ impl Link {
         node.lease.renew(hello_sent, lease);
         let patience = every * 3;
         let mut beats = Beats::default();
-        let mut relays = JoinSet::new();
         let mut ticks = tokio::time::interval(every);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let speak = |message| speak(&outbound, message, patience);
@@ -82,15 +78,15 @@ impl Link {
             let spoken = tokio::select! {
                 message = inbound.message() => match message {
                     Ok(Some(message)) => {
-                        let acknowledged = hear(message, node, &client, &mut relays).await;
-                        match acknowledged {
-                            Ok(Some(sequence)) => {
+                        match hear(message, node, &mut relays).await {
+                            Ok(Heard::Acknowledged(sequence)) => {
                                 if let Some(sent) = beats.acknowledged(sequence) {
                                     node.lease.renew(sent, lease);
                                 }
                                 Ok(())
                             }
-                            Ok(None) => Ok(()),
+                            Ok(Heard::Refused(refused)) => speak(Up::RelayRefused(refused)).await,
+                            Ok(Heard::Done) => Ok(()),
                             Err(ended) => Err(ended),
                         }
                     }
@@ -104,7 +100,7 @@ impl Link {
                 changed = node.reports.changed(&mut seen) => {
                     speak(Up::Report(wire::Report { sandboxes: changed })).await
                 }
-                Some(_) = relays.join_next() => Ok(()),
+                () = relays.ended() => Ok(()),
             };
             if let Err(ended) = spoken {
                 return ended;
@@ -113,31 +109,32 @@ impl Link {
     }
 }
 
-/// Does what the leader says; gives the number of a heartbeat that it acknowledges.
-async fn hear(
-    message: wire::LeaderMessage,
-    node: &Arc<Node>,
-    client: &AgentClient<Channel>,
-    relays: &mut JoinSet<()>,
-) -> Result<Option<u64>, Ended> {
+/// What a word of the leader leads to.
+enum Heard {
+    Done,
+    /// The heartbeat of this number was heard.
+    Acknowledged(u64),
+    Refused(wire::RelayRefused),
+}
+
+/// Does what the leader says.
+async fn hear(message: wire::LeaderMessage, node: &Node, relays: &mut Relays) -> Result<Heard, Ended> {
     match message.message {
-        Some(Down::HeartbeatAck(ack)) => return Ok(Some(ack.sequence)),
-        Some(Down::Desired(desired)) => accept(desired, node).await.map_err(Ended::Refused)?,
-        Some(Down::OpenRelay(open)) => {
-            if relays.len() >= MAX_RELAYS {
-                tracing::warn!(relay = open.relay_id, "too many relays are open");
-            } else {
-                relays.spawn(relay::run(open, client.clone(), node.clone()));
-            }
-        }
+        Some(Down::HeartbeatAck(ack)) => Ok(Heard::Acknowledged(ack.sequence)),
+        Some(Down::Desired(desired)) => match accept(desired, node).await {
+            Ok(()) => Ok(Heard::Done),
+            Err(fault) => Err(Ended::Refused(fault)),
+        },
+        Some(Down::OpenRelay(open)) => Ok(relays
+            .open(open, &node.sandboxes)
+            .map_or(Heard::Done, Heard::Refused)),
         // Said once, at the beginning; of another kind only where the leader is newer than this agent.
-        Some(Down::Welcome(_)) | None => {}
+        Some(Down::Welcome(_)) | None => Ok(Heard::Done),
     }
-    Ok(None)
 }
 
 /// On stable storage before the next word is heard.
-async fn accept(desired: wire::Desired, node: &Arc<Node>) -> Result<(), LedgerError> {
+async fn accept(desired: wire::Desired, node: &Node) -> Result<(), LedgerError> {
     let arrived = BootTime::now();
     let ledger = node.ledger.clone();
     blocking(move || ledger.accept(desired, arrived)).await

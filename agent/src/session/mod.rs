@@ -7,7 +7,7 @@
 //! | `target` | which replica is tried next, and when; pure |
 //! | `dial` | one attempt, up to the leader's welcome |
 //! | `link` | the conversation from then on, until it breaks |
-//! | `relay` | streams that the leader asks for: logs |
+//! | `relay` | streams that the leader asks for on behalf of users |
 //!
 //! Called by `main`. Losing the leader ends no sandbox: see `lease` for what does.
 
@@ -18,12 +18,12 @@ mod target;
 
 use crate::lease::Lease;
 use crate::ledger::Ledger;
+use crate::relay::Sandboxes;
 use crate::report::Reports;
 use dial::Dialled;
 use proto::id::NodeId;
 use proto::spec::Labels;
 use proto::wire;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use target::Targets;
@@ -55,8 +55,8 @@ pub struct Node {
     pub usage: Box<dyn Fn() -> Used + Send + Sync>,
     /// The replicas that the last leader has told of.
     pub replicas: watch::Sender<Vec<String>>,
-    /// Where the folders of sandboxes are, for their logs.
-    pub sandboxes: PathBuf,
+    /// For those who speak with one.
+    pub sandboxes: Sandboxes,
 }
 
 /// Stays with the leader, whoever it is, until `stop`.

@@ -1,166 +1,162 @@
-//! A stream that the leader asks for on behalf of one user: the logs of a sandbox. The agent opens it, since
-//! nothing dials an agent; it ends with the last line, when the user has left, or with the session.
+//! Streams that the leader asks for on behalf of users. The agent opens them, since nothing dials an agent; each ends
+//! when all was said, when its user has left, or with the session. Owns how many there are; what is said is `relay`'s.
 
-use super::Node;
-use crate::record;
-use crate::report::Reports;
-use crate::runtime::logs::{self, Line, LogsError, Query, Source, Stream};
-use futures::StreamExt;
-use proto::id::{Name, SandboxId, Uid};
+use crate::relay::{self, Sandboxes, Talk};
 use proto::wire;
 use proto::wire::agent_client::AgentClient;
-use proto::wire::open_relay::What;
 use proto::wire::relay_up::Message as Up;
-use std::path::Path;
-use std::sync::Arc;
-use std::time::Duration;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 use tokio_stream::wrappers::ReceiverStream;
-use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 
-/// Batches under way to a user; a slow one makes the reading wait, not the memory grow.
+/// Of all users together. Each holds a few buffers and files.
+pub(super) const MAX_OPEN: usize = 256;
+/// Of one sandbox, so that no user of one takes the streams of all.
+const MAX_PER_SANDBOX: usize = 64;
+/// Messages under way to a user; a slow one makes the reading wait, not the memory grow.
 const AHEAD: usize = 2;
 
-/// Why there are no logs to give.
-#[derive(Debug, thiserror::Error)]
-enum RelayError {
-    #[error("sandbox {0} is not on this node")]
-    NoSandbox(String),
-    #[error("sandbox {sandbox} has no container {container}; it has {}", .known.join(", "))]
-    NoContainer {
-        sandbox: String,
-        container: String,
-        known: Vec<String>,
-    },
-    #[error(transparent)]
-    Logs(#[from] LogsError),
-    #[error("this agent does not know what is asked for; it is older than the leader")]
-    Unknown,
+/// All relays of one session. They end when it is dropped.
+pub(super) struct Relays {
+    client: AgentClient<Channel>,
+    tasks: JoinSet<()>,
+    open: Open,
 }
 
-/// Serves the relay to its end.
-pub(super) async fn run(open: wire::OpenRelay, mut client: AgentClient<Channel>, node: Arc<Node>) {
-    let (up, messages) = mpsc::channel(AHEAD);
-    // The first message names the relay; there is room for it.
-    up.try_send(message(Up::RelayId(open.relay_id.clone()))).ok();
-    let fed = async {
-        let served = match open.what {
-            Some(What::Logs(request)) => serve_logs(request, &node, &up).await,
-            None => Err(RelayError::Unknown),
-        };
-        if let Err(error) = served {
-            up.send(message(Up::Error(error.to_string()))).await.ok();
-        }
-        drop(up);
-    };
-    let carried = async {
-        let mut down = client.relay(ReceiverStream::new(messages)).await?.into_inner();
-        // Says nothing; its end is the user's.
-        while down.message().await?.is_some() {}
-        Ok::<_, tonic::Status>(())
-    };
-    // Both, since lines are under way still when the last one has been read; but no reading for nobody.
-    let mut fed = std::pin::pin!(fed);
-    let mut carried = std::pin::pin!(carried);
-    let ended = tokio::select! {
-        ended = &mut carried => ended,
-        () = &mut fed => carried.await,
-    };
-    if let Err(status) = ended {
-        tracing::debug!(relay = open.relay_id, %status, "relay broken");
-    }
+/// How many are open, by sandbox.
+type Open = Arc<Mutex<BTreeMap<String, usize>>>;
+
+/// Counts one relay while it lives.
+struct Place {
+    open: Open,
+    sandbox: String,
 }
 
-async fn serve_logs(
-    request: wire::LogsRequest,
-    node: &Node,
-    up: &mpsc::Sender<wire::RelayUp>,
-) -> Result<(), RelayError> {
-    let found = SandboxId::new(&*request.sandbox_id)
-        .ok()
-        .and_then(|id| node.reports.find(&id));
-    let Some((uid, report)) = found.filter(|(_, r)| r.phase() != wire::Phase::Deleting) else {
-        return Err(RelayError::NoSandbox(request.sandbox_id));
-    };
-    if request.follow {
-        node.reports.begun(uid).await;
-    }
-    let sources = sources(&request, &report, &record::folder(&node.sandboxes, uid))?;
-    let query = Query {
-        tail: request.tail,
-        since: Duration::from_millis(request.since_ms),
-        follow: request.follow,
-    };
-    let ended = CancellationToken::new();
-    let mut lines = logs::read(sources, query, ended.clone());
-    let mut ending = std::pin::pin!(end(&node.reports, uid, &ended));
-    loop {
-        let batch = tokio::select! {
-            batch = lines.next() => batch,
-            () = &mut ending, if !ended.is_cancelled() => continue,
-        };
-        let Some(batch) = batch else {
-            return Ok(());
-        };
-        let lines = batch?.into_iter().map(line).collect();
-        if up
-            .send(message(Up::Logs(wire::LogsChunk { lines })))
-            .await
-            .is_err()
-        {
-            return Ok(());
+impl Relays {
+    pub(super) fn new(client: AgentClient<Channel>) -> Self {
+        Self {
+            client,
+            tasks: JoinSet::new(),
+            open: Open::default(),
         }
     }
-}
 
-/// Lets the reading end once nothing more is written.
-async fn end(reports: &Reports, uid: Uid, ended: &CancellationToken) {
-    reports.ended(uid).await;
-    ended.cancel();
-}
-
-fn sources(
-    request: &wire::LogsRequest,
-    report: &wire::SandboxReport,
-    dir: &Path,
-) -> Result<Vec<Source>, RelayError> {
-    let known: Vec<Name> = report
-        .containers
-        .iter()
-        .filter_map(|c| Name::new(&*c.name).ok())
-        .collect();
-    let wanted = |name: &&Name| request.container.is_empty() || name.as_str() == request.container;
-    let sources: Vec<_> = known.iter().filter(wanted).collect();
-    if sources.is_empty() {
-        return Err(RelayError::NoContainer {
-            sandbox: request.sandbox_id.clone(),
-            container: request.container.clone(),
-            known: known.iter().map(ToString::to_string).collect(),
+    /// Opens one, unless there are too many, of which the leader is to be told.
+    pub(super) fn open(
+        &mut self,
+        open: wire::OpenRelay,
+        sandboxes: &Sandboxes,
+    ) -> Option<wire::RelayRefused> {
+        let sandbox = relay::sandbox_of(open.what.as_ref());
+        let refused = |why| {
+            tracing::warn!(relay = open.relay_id, why, "no relay");
+            Some(wire::RelayRefused {
+                relay_id: open.relay_id.clone(),
+                why,
+            })
+        };
+        if self.tasks.len() >= MAX_OPEN {
+            return refused(format!("it serves {MAX_OPEN} streams already"));
+        }
+        let Some(place) = Place::take(&self.open, sandbox) else {
+            return refused(format!(
+                "it serves {MAX_PER_SANDBOX} streams of sandbox {sandbox} already"
+            ));
+        };
+        let run = run(open, self.client.clone(), sandboxes.clone());
+        self.tasks.spawn(async move {
+            run.await;
+            drop(place);
         });
+        None
     }
-    let source = |name: &Name| Source {
-        container: name.clone(),
-        dir: crate::runtime::files::logs_of(dir, name),
+
+    /// Returns when one has ended; for ever where none is open.
+    pub(super) async fn ended(&mut self) {
+        if self.tasks.join_next().await.is_none() {
+            std::future::pending().await
+        }
+    }
+}
+
+impl Place {
+    fn take(open: &Open, sandbox: &str) -> Option<Self> {
+        let mut counts = open.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = counts.entry(sandbox.to_owned()).or_default();
+        (*count < MAX_PER_SANDBOX).then(|| {
+            *count += 1;
+            Self {
+                open: open.clone(),
+                sandbox: sandbox.to_owned(),
+            }
+        })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut counts = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = counts.get_mut(&self.sandbox) {
+            *count -= 1;
+            if *count == 0 {
+                counts.remove(&self.sandbox);
+            }
+        }
+    }
+}
+
+/// Serves one to its end.
+async fn run(open: wire::OpenRelay, mut client: AgentClient<Channel>, sandboxes: Sandboxes) {
+    let (up, messages) = mpsc::channel(AHEAD);
+    let id = wire::RelayUp {
+        message: Some(Up::RelayId(open.relay_id.clone())),
     };
-    let there = sources
-        .into_iter()
-        .map(source)
-        .filter(|source| source.dir.is_dir());
-    Ok(there.collect())
-}
-
-fn line(line: Line) -> wire::LogLine {
-    wire::LogLine {
-        container: line.container.to_string(),
-        stderr: line.stream == Stream::Stderr,
-        time_unix_ns: u64::try_from(line.time.as_nanos()).unwrap_or(u64::MAX),
-        line: line.text,
+    // There is room for it.
+    up.try_send(id).ok();
+    let down = match client.relay(ReceiverStream::new(messages)).await {
+        Ok(response) => response.into_inner(),
+        Err(status) => {
+            tracing::debug!(relay = open.relay_id, %status, "nobody waits for this relay");
+            return;
+        }
+    };
+    let mut talk = Talk::new(down, up);
+    // He may leave while nothing is heard of him or said to him.
+    let says = talk.says.clone();
+    let served = tokio::select! {
+        served = relay::serve(open.what, &mut talk, &sandboxes) => served,
+        () = says.left() => {
+            tracing::debug!(relay = open.relay_id, "its user has left");
+            return;
+        }
+    };
+    if let Err(error) = served {
+        says.message(Up::Error(error.to_string())).await.ok();
     }
+    let Talk { hears, says: others } = talk;
+    drop((says, others));
+    // What was said last is under way still; the stream's end would take it along.
+    hears.end().await;
 }
 
-fn message(message: Up) -> wire::RelayUp {
-    wire::RelayUp {
-        message: Some(message),
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_of_one_sandbox_are_bounded_and_free_again() {
+        let open = Open::default();
+        let mut places: Vec<_> = (0..MAX_PER_SANDBOX)
+            .map(|_| Place::take(&open, "a").expect("a place"))
+            .collect();
+        assert!(Place::take(&open, "a").is_none());
+        let other = Place::take(&open, "b").expect("another sandbox has its own");
+        places.pop();
+        assert!(Place::take(&open, "a").is_some());
+        drop((places, other));
+        assert!(open.lock().expect("not poisoned").is_empty());
     }
 }

@@ -139,6 +139,7 @@ impl Talk {
                     )
                     .await;
                 }
+                Up::RelayRefused(refused) => panic!("no relay was asked for: {refused:?}"),
                 Up::Hello(_) => panic!("said twice"),
             }
         }
@@ -220,7 +221,10 @@ impl Running {
                 memory_bytes: 9,
             }),
             replicas: watch::Sender::default(),
-            sandboxes: folder.path().join("sandboxes"),
+            sandboxes: Sandboxes {
+                reports: Reports::default(),
+                folder: folder.path().join("sandboxes"),
+            },
         });
         let stop = CancellationToken::new();
         let servers = servers.iter().map(|s| s.url.clone()).collect();

@@ -214,7 +214,7 @@ impl Session {
                         lines.extend(chunk.lines.iter().map(text));
                     }
                     Some(wire::relay_up::Message::Error(error)) => panic!("{error}"),
-                    None => {}
+                    Some(wire::relay_up::Message::Output(_)) | None => {}
                 }
             }
             lines
@@ -252,6 +252,7 @@ async fn hear(
                     told.send(report).ok();
                 }
             }
+            Some(Up::RelayRefused(refused)) => panic!("{refused:?}"),
             Some(Up::Hello(_)) | None => return,
         }
     }

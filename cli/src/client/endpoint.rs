@@ -15,6 +15,10 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// connections, so that nothing else tells.
 const PING_EVERY: Duration = Duration::from_secs(1);
 const PING_TIMEOUT: Duration = Duration::from_secs(2);
+/// What one stream holds while nobody reads it, and all of a connection: a forwarded connection that stands still must
+/// not stop others.
+const STREAM_WINDOW: u32 = 256 << 10;
+const CONNECTION_WINDOW: u32 = 64 << 20;
 /// 100,000 sandboxes of 2 KiB in one list.
 const MAX_ANSWER_BYTES: usize = 256 << 20;
 
@@ -85,6 +89,8 @@ impl Channels {
                     .tcp_nodelay(true)
                     .http2_keep_alive_interval(PING_EVERY)
                     .keep_alive_timeout(PING_TIMEOUT)
+                    .initial_stream_window_size(STREAM_WINDOW)
+                    .initial_connection_window_size(CONNECTION_WINDOW)
                     .connect_lazy();
                 channels.insert(endpoint.clone(), channel.clone());
                 channel

@@ -37,6 +37,9 @@ pub enum ClientError {
         attempts: Vec<(Endpoint, String)>,
         write: bool,
     },
+    /// The way to what was begun is gone, and it is ended there. It may have done something before.
+    #[error("{act}: broken off: {why}")]
+    Broken { act: String, why: String },
 }
 
 fn list(attempts: &[(Endpoint, String)]) -> String {
@@ -70,7 +73,7 @@ impl ClientError {
     pub fn is_timeout(&self) -> bool {
         match self {
             Self::NoAnswer { .. } => true,
-            Self::NoServer | Self::Endpoint { .. } | Self::Refused { .. } => false,
+            Self::NoServer | Self::Endpoint { .. } | Self::Refused { .. } | Self::Broken { .. } => false,
         }
     }
 
@@ -78,7 +81,7 @@ impl ClientError {
     pub fn code(&self) -> Option<Code> {
         match self {
             Self::Refused { code, .. } => Some(*code),
-            Self::NoServer | Self::Endpoint { .. } | Self::NoAnswer { .. } => None,
+            Self::NoServer | Self::Endpoint { .. } | Self::NoAnswer { .. } | Self::Broken { .. } => None,
         }
     }
 

@@ -112,7 +112,7 @@ impl<'a> LogLines<'a> {
         let act = format!("logs of sandbox/{}", request.sandbox_id);
         let stream = self
             .client
-            .call(&act, Route::Leader, |mut c| {
+            .call(&act, Route::Agent, |mut c| {
                 let request = request.clone();
                 async move { c.logs(request).await }
             })

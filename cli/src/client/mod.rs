@@ -7,16 +7,19 @@
 //! | `retry` | the loop over attempts, and its deadline |
 //! | `watch` | a stream of changes that outlives its replica |
 //! | `follow` | log lines, resumed without loss or doubles |
+//! | `converse` | both directions of a stream to something in a sandbox |
 //!
 //! A write keeps its request id over all attempts, so that it takes effect once. Called by the commands and by
 //! the local cluster; prints nothing.
 
+mod converse;
 mod endpoint;
 mod fault;
 mod follow;
 mod retry;
 mod watch;
 
+pub use converse::{Conversation, Hears, Says};
 pub use endpoint::Endpoint;
 pub use fault::ClientError;
 pub use follow::LogLines;

@@ -30,8 +30,10 @@ const NOTICE_AFTER: Duration = Duration::from_secs(2);
 /// Who can answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Route {
-    /// Writes and what hangs on an agent's session: any replica is asked, the leader answers.
+    /// Writes: any replica is asked, the leader answers.
     Leader,
+    /// What hangs on an agent's session, which the leader has. Changes nothing.
+    Agent,
     /// Reads.
     Any,
 }
@@ -109,14 +111,16 @@ impl Client {
         let reader = self.reader();
         let leader = self.leader.lock().unwrap_or_else(PoisonError::into_inner).clone();
         match (route, leader) {
-            (Route::Leader, Some(leader)) => leader,
-            (Route::Leader, None) | (Route::Any, _) => self.servers[reader % self.servers.len()].clone(),
+            (Route::Leader | Route::Agent, Some(leader)) => leader,
+            (Route::Leader | Route::Agent, None) | (Route::Any, _) => {
+                self.servers[reader % self.servers.len()].clone()
+            }
         }
     }
 
     fn remember(&self, route: Route, target: &Endpoint) {
         match route {
-            Route::Leader => {
+            Route::Leader | Route::Agent => {
                 *self.leader.lock().unwrap_or_else(PoisonError::into_inner) = Some(target.clone());
             }
             Route::Any => {

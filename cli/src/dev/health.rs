@@ -33,7 +33,9 @@ pub(super) async fn ask(member: &Member) -> Result<Option<wire::ClusterResponse>
     match client.cluster(true).await {
         Ok(response) => Ok(Some(response)),
         Err(ClientError::NoAnswer { .. } | ClientError::Refused { .. }) => Ok(None),
-        Err(error @ (ClientError::NoServer | ClientError::Endpoint { .. })) => Err(error.into()),
+        Err(error @ (ClientError::NoServer | ClientError::Endpoint { .. } | ClientError::Broken { .. })) => {
+            Err(error.into())
+        }
     }
 }
 
@@ -112,7 +114,9 @@ pub(super) async fn node_states(plan: &Plan) -> Result<BTreeMap<String, NodeStat
     let nodes = match client(plan, ASK_TIMEOUT * 2)?.list(&request).await {
         Ok(response) => response.items,
         Err(ClientError::NoAnswer { .. } | ClientError::Refused { .. }) => Vec::new(),
-        Err(error @ (ClientError::NoServer | ClientError::Endpoint { .. })) => return Err(error.into()),
+        Err(error @ (ClientError::NoServer | ClientError::Endpoint { .. } | ClientError::Broken { .. })) => {
+            return Err(error.into());
+        }
     };
     let known = nodes.into_iter().filter_map(|object| match object.object? {
         Object::Node(node) => Some((node.id.clone(), NodeState::try_from(node.state()).ok()?)),

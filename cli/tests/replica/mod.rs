@@ -4,12 +4,13 @@
 
 use cli::client::Endpoint;
 use prost::Message;
+use proto::relay::{Input, Output};
 use proto::wire::{self, control_server::Control};
 use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use tokio_stream::{Stream, StreamExt};
-use tonic::{Code, Request, Response, Status};
+use tonic::{Code, Request, Response, Status, Streaming};
 
 /// What a replica does with one request.
 #[derive(Clone)]
@@ -31,6 +32,8 @@ pub struct Replica {
     pub watches: Arc<Mutex<VecDeque<Vec<wire::WatchEvent>>>>,
     pub logs: Arc<Mutex<VecDeque<LogStream>>>,
     pub log_requests: Arc<Mutex<Vec<wire::LogsRequest>>>,
+    /// What conversations were opened.
+    pub relays: Arc<Mutex<Vec<wire::RelayRequest>>>,
     /// What `get` and `list` show; `get` of another id is answered with an external of that id.
     pub objects: Arc<Mutex<Vec<wire::Object>>>,
 }
@@ -92,6 +95,7 @@ type Streamed<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 impl Control for Replica {
     type WatchStream = Streamed<wire::WatchEvent>;
     type LogsStream = Streamed<wire::LogsChunk>;
+    type RelayStream = Streamed<wire::RelayOutput>;
 
     async fn apply(
         &self,
@@ -160,6 +164,28 @@ impl Control for Replica {
         }
         let broken = tokio_stream::once(Err(Status::unavailable("the replica stops")));
         Ok(Response::new(Box::pin(chunk.chain(broken))))
+    }
+
+    /// Gives back what it is sent, then breaks off at the word `break`, or exits with 7 at the end.
+    async fn relay(
+        &self,
+        request: Request<Streaming<wire::RelayInput>>,
+    ) -> Result<Response<Self::RelayStream>, Status> {
+        let mut input = request.into_inner();
+        let Some(Input::Open(open)) = input.message().await?.and_then(|first| first.input) else {
+            return Err(Status::invalid_argument("not opened"));
+        };
+        self.act().await?;
+        self.relays.lock().unwrap().push(open);
+        let outputs = input
+            .take_while(|input| input.is_ok())
+            .filter_map(|input| match input.ok()?.input? {
+                Input::Data(data) if data == b"break" => Some(Err(Status::unavailable("the replica stops"))),
+                Input::Data(data) => Some(Ok(Output::Data(data).into())),
+                Input::Eof(_) => Some(Ok(Output::exit(7).into())),
+                _ => None,
+            });
+        Ok(Response::new(Box::pin(outputs)))
     }
 
     async fn cluster(

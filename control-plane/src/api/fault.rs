@@ -4,6 +4,7 @@ use crate::raft::{InitError, Leader, ProposeError, ReadError};
 use crate::session::RelayError;
 use proto::convert::ConvertError;
 use proto::manifest::Faults;
+use proto::status::Phase;
 use proto::wire;
 
 #[derive(Debug, thiserror::Error)]
@@ -34,8 +35,15 @@ pub enum Fault {
     Init(#[from] InitError),
     #[error("sandbox {0} is on no node, so that nothing of it was ever run")]
     NotPlaced(String),
-    #[error("logs of sandbox {id}: {source}")]
-    Logs { id: String, source: RelayError },
+    #[error("sandbox {id} is {phase}: nothing runs in it any more")]
+    IsOver { id: String, phase: Phase },
+    /// `what` is as a user calls it: exec.
+    #[error("{what} of sandbox {id}: {source}")]
+    Relay {
+        what: &'static str,
+        id: String,
+        source: RelayError,
+    },
     #[error("too slow: changes came faster than they were read; begin again")]
     Behind,
     #[error("this replica has caught up from a snapshot, which tells no single changes; begin again")]

@@ -7,7 +7,7 @@
 //! | `read` | linearizable and stale reads; what is filled in where an object is shown |
 //! | `heartbeats` | what only the leader knows of nodes |
 //! | `watch` | the present state, then every change |
-//! | `logs` | finds the agent that has the lines |
+//! | `relay` | finds the agent that has a sandbox, for its lines and for those who speak with it |
 //! | `fault` | why a request was not done, for either transport |
 //! | [`grpc`], [`rest`] | the transports, each with its one mapping of faults |
 //!
@@ -16,8 +16,8 @@
 mod fault;
 pub mod grpc;
 mod heartbeats;
-mod logs;
 mod read;
+mod relay;
 pub mod rest;
 mod watch;
 mod write;

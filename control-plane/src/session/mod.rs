@@ -11,9 +11,11 @@
 //! | `desired` | what a sandbox is to a node (pure) |
 //! | `report` | what agents say of sandboxes (pure) |
 //! | `relay` | pairs a waiting user with the stream that an agent opens for him |
+//! | `conversation` | such a stream in both directions: exec, attach, copy, port-forward |
 //!
 //! Only a leader has sessions; they all end when it ceases to be one. Called by `api`.
 
+mod conversation;
 mod desired;
 mod dispatch;
 mod hello;
@@ -25,6 +27,7 @@ pub(crate) mod sample;
 mod stream;
 mod table;
 
+pub use conversation::Conversation;
 pub use liveness::Liveness;
 pub use relay::{LogsRelay, RelayError};
 pub use report::ReportError;

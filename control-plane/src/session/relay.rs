@@ -16,6 +16,8 @@ use tonic::{Status, Streaming};
 const AGENT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Users that wait for an agent at one time; far above what people do, far below what hurts.
 const MAX_WAITING: usize = 1_024;
+/// Messages to an agent that wait for its connection: a slow one makes the user wait, not the memory grow.
+const DOWN: usize = 1;
 
 /// Why there is no relay, or why it has ended.
 #[derive(Debug, thiserror::Error)]
@@ -26,24 +28,35 @@ pub enum RelayError {
     Silent(NodeId),
     #[error("{MAX_WAITING} requests wait for agents already")]
     TooMany,
+    /// More is open there than it can serve.
+    #[error("the agent of node {node} refuses: {why}")]
+    Refused { node: NodeId, why: String },
     #[error("the agent of node {node}: {message}")]
     Agent { node: NodeId, message: String },
     #[error("the stream from the agent of node {node} broke: {message}")]
     Broken { node: NodeId, message: String },
     #[error("a relay begins with its id, one that was asked for and has not been given up")]
     Unknown,
+    /// The user's fault.
+    #[error("{0}")]
+    Input(&'static str),
     #[error(transparent)]
     Session(#[from] SessionError),
 }
 
 /// Those who wait, by relay id.
 #[derive(Clone, Default)]
-pub(super) struct Relays(Arc<Mutex<HashMap<String, oneshot::Sender<Pair>>>>);
+pub(super) struct Relays(Arc<Mutex<HashMap<String, oneshot::Sender<Reply>>>>);
 
-/// Both directions of an agent's stream. The agent sees the end of its stream when this is dropped.
+/// What comes of a request: both directions of an agent's stream, or why it opens none.
+type Reply = Result<Pair, String>;
+
+pub(super) type Down = mpsc::Sender<Result<wire::RelayDown, Status>>;
+
+/// Both directions of an agent's stream. The agent sees the end of its stream when all of `down` is dropped.
 struct Pair {
     up: Streaming<wire::RelayUp>,
-    _down: mpsc::Sender<Result<wire::RelayDown, Status>>,
+    down: Down,
 }
 
 /// Forgets one who waits no more.
@@ -58,13 +71,52 @@ impl Drop for Waiting<'_> {
     }
 }
 
-/// Log lines on their way from an agent. Ends at the agent when dropped.
-pub struct LogsRelay {
+/// A stream of an agent. Ends there when dropped.
+pub(super) struct Relay {
     sessions: Sessions,
     node: NodeId,
     term: u64,
     pair: Pair,
 }
+
+impl Relay {
+    /// What the agent says next; `None`: it has said everything. Cancel safe.
+    ///
+    /// # Errors
+    /// [`RelayError`]: the agent's own word, its loss, or that this replica does not lead any more.
+    pub(super) async fn next(&mut self) -> Result<Option<relay_up::Message>, RelayError> {
+        let said = tokio::select! {
+            said = self.pair.up.message() => said,
+            lost = self.sessions.unseated(self.term) => return Err(lost.into()),
+        };
+        let node = || self.node.clone();
+        match said {
+            Ok(Some(wire::RelayUp {
+                message: Some(relay_up::Message::Error(message)),
+            })) => Err(RelayError::Agent {
+                node: node(),
+                message,
+            }),
+            // One that says nothing is of a newer version.
+            Ok(Some(up)) => Ok(Some(
+                up.message.unwrap_or(relay_up::Message::RelayId(String::new())),
+            )),
+            Ok(None) => Ok(None),
+            Err(status) => Err(RelayError::Broken {
+                node: node(),
+                message: status.message().to_owned(),
+            }),
+        }
+    }
+
+    /// The way to the agent.
+    pub(super) fn down(&self) -> &Down {
+        &self.pair.down
+    }
+}
+
+/// Log lines on their way from an agent. Ends at the agent when dropped.
+pub struct LogsRelay(Relay);
 
 impl LogsRelay {
     /// The next lines; `None`: there are no more. Cancel safe.
@@ -72,44 +124,26 @@ impl LogsRelay {
     /// # Errors
     /// [`RelayError`]: the agent's own word, its loss, or that this replica does not lead any more.
     pub async fn next(&mut self) -> Result<Option<wire::LogsChunk>, RelayError> {
-        loop {
-            let message = tokio::select! {
-                message = self.pair.up.message() => message,
-                lost = self.sessions.unseated(self.term) => return Err(lost.into()),
-            };
-            let node = || self.node.clone();
-            match message {
-                Ok(Some(up)) => match up.message {
-                    Some(relay_up::Message::Logs(chunk)) => return Ok(Some(chunk)),
-                    Some(relay_up::Message::Error(message)) => {
-                        return Err(RelayError::Agent {
-                            node: node(),
-                            message,
-                        });
-                    }
-                    Some(relay_up::Message::RelayId(_)) | None => {}
-                },
-                Ok(None) => return Ok(None),
-                Err(status) => {
-                    let message = status.message().to_owned();
-                    return Err(RelayError::Broken {
-                        node: node(),
-                        message,
-                    });
-                }
+        while let Some(said) = self.0.next().await? {
+            match said {
+                relay_up::Message::Logs(chunk) => return Ok(Some(chunk)),
+                relay_up::Message::RelayId(_)
+                | relay_up::Message::Error(_)
+                | relay_up::Message::Output(_) => {}
             }
         }
+        Ok(None)
     }
 }
 
 impl Relays {
-    fn lock(&self) -> MutexGuard<'_, HashMap<String, oneshot::Sender<Pair>>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, oneshot::Sender<Reply>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// # Errors
     /// [`RelayError::TooMany`]
-    fn wait(&self, id: &str) -> Result<(Waiting<'_>, oneshot::Receiver<Pair>), RelayError> {
+    fn wait(&self, id: &str) -> Result<(Waiting<'_>, oneshot::Receiver<Reply>), RelayError> {
         let (sender, receiver) = oneshot::channel();
         let mut waiting = self.lock();
         if waiting.len() >= MAX_WAITING {
@@ -119,6 +153,13 @@ impl Relays {
         let id = id.to_owned();
         Ok((Waiting { relays: self, id }, receiver))
     }
+
+    /// An agent will not open a relay. Nobody may wait for it any more.
+    pub(super) fn refuse(&self, refused: wire::RelayRefused) {
+        if let Some(waiting) = self.lock().remove(&refused.relay_id) {
+            waiting.send(Err(refused.why)).ok();
+        }
+    }
 }
 
 impl Sessions {
@@ -127,33 +168,44 @@ impl Sessions {
     /// # Errors
     /// [`RelayError`]
     pub async fn logs(&self, node: &NodeId, request: wire::LogsRequest) -> Result<LogsRelay, RelayError> {
+        self.ask(node, open_relay::What::Logs(request))
+            .await
+            .map(LogsRelay)
+    }
+
+    /// Asks the agent of `node` to open a stream.
+    ///
+    /// # Errors
+    /// [`RelayError`]
+    pub(super) async fn ask(&self, node: &NodeId, what: open_relay::What) -> Result<Relay, RelayError> {
         let term = self.leading()?.term;
         let entry = self
             .table
             .get(node)
             .ok_or_else(|| RelayError::Away(node.clone()))?;
         let relay_id = uuid::Uuid::new_v4().to_string();
-        let (_waiting, pair) = self.relays.wait(&relay_id)?;
+        let (_waiting, reply) = self.relays.wait(&relay_id)?;
         let message = wire::LeaderMessage {
             message: Some(leader_message::Message::OpenRelay(wire::OpenRelay {
                 relay_id,
-                what: Some(open_relay::What::Logs(request)),
+                what: Some(what),
             })),
         };
+        let away = || RelayError::Away(node.clone());
         let asked = async {
-            entry
-                .outbox()
-                .send(Ok(message))
-                .await
-                .map_err(|_| RelayError::Away(node.clone()))?;
-            pair.await.map_err(|_| RelayError::Away(node.clone()))
+            entry.outbox().send(Ok(message)).await.map_err(|_| away())?;
+            reply.await.map_err(|_| away())
         };
-        let pair = tokio::select! {
-            pair = timeout(AGENT_TIMEOUT, asked) => pair.map_err(|_| RelayError::Silent(node.clone()))??,
-            () = entry.ended() => return Err(RelayError::Away(node.clone())),
+        let reply = tokio::select! {
+            reply = timeout(AGENT_TIMEOUT, asked) => reply.map_err(|_| RelayError::Silent(node.clone()))??,
+            () = entry.ended() => return Err(away()),
             lost = self.unseated(term) => return Err(lost.into()),
         };
-        Ok(LogsRelay {
+        let pair = reply.map_err(|why| RelayError::Refused {
+            node: node.clone(),
+            why,
+        })?;
+        Ok(Relay {
             sessions: self.clone(),
             node: node.clone(),
             term,
@@ -178,10 +230,10 @@ impl Sessions {
             return Err(RelayError::Unknown);
         };
         let waiting = self.relays.lock().remove(&id).ok_or(RelayError::Unknown)?;
-        let (down, listens) = mpsc::channel(1);
+        let (down, told) = mpsc::channel(DOWN);
         waiting
-            .send(Pair { up, _down: down })
+            .send(Ok(Pair { up, down }))
             .map_err(|_| RelayError::Unknown)?;
-        Ok(listens)
+        Ok(told)
     }
 }

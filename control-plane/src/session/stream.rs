@@ -234,6 +234,10 @@ impl Session<'_> {
                 }
                 Ok(())
             }
+            Some(agent_message::Message::RelayRefused(refused)) => {
+                self.sessions.relays.refuse(refused);
+                Ok(())
+            }
             Some(agent_message::Message::Hello(_)) => {
                 tracing::warn!(node = %self.node, "a second Hello on one stream is passed over");
                 Ok(())

@@ -5,6 +5,7 @@ mod cluster;
 mod control;
 mod lifecycle;
 mod process;
+mod relay;
 mod rest;
 mod session;
 mod user;

@@ -3,14 +3,19 @@
 use super::Streamed;
 use super::status::status;
 use crate::api::{Api, Fault, Query, Write};
-use crate::session::LogsRelay;
+use crate::session::{Conversation, LogsRelay};
 use proto::convert::ConvertError;
 use proto::object::Kind;
+use proto::relay::Input;
 use proto::status::Phase;
 use proto::wire::{self, control_server::Control};
+use std::time::Duration;
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming};
+
+/// Said together with the request; nobody waits for one that stays silent.
+const OPENING: Duration = Duration::from_secs(10);
 
 pub(super) struct ControlService(pub(super) Api);
 
@@ -92,16 +97,51 @@ fn lines(sandbox: String, relay: LogsRelay) -> Streamed<wire::LogsChunk> {
         match relay.next().await {
             Ok(Some(chunk)) => Some((Ok(chunk), Some((id, relay)))),
             Ok(None) => None,
-            Err(source) => Some((Err(status(&Fault::Logs { id, source })), None)),
+            Err(source) => Some((
+                Err(status(&Fault::Relay {
+                    what: "logs",
+                    id,
+                    source,
+                })),
+                None,
+            )),
         }
     });
     Box::pin(lines)
+}
+
+/// What a sandbox says, or a status that says why it says no more.
+fn outputs(what: &'static str, sandbox: String, conversation: Conversation) -> Streamed<wire::RelayOutput> {
+    let outputs = futures::stream::unfold(Some((sandbox, conversation)), move |open| async move {
+        let (id, mut conversation) = open?;
+        match conversation.next().await {
+            Ok(Some(output)) => Some((Ok(output), Some((id, conversation)))),
+            Ok(None) => None,
+            Err(source) => Some((Err(status(&Fault::Relay { what, id, source })), None)),
+        }
+    });
+    Box::pin(outputs)
+}
+
+/// What a user wants to speak with.
+async fn opening(input: &mut Streaming<wire::RelayInput>) -> Result<wire::RelayRequest, Fault> {
+    let first = tokio::time::timeout(OPENING, input.message()).await;
+    match first
+        .ok()
+        .and_then(Result::ok)
+        .flatten()
+        .and_then(|first| first.input)
+    {
+        Some(Input::Open(request)) => Ok(request),
+        Some(_) | None => Err(Fault::Invalid("a conversation begins with `open`".to_owned())),
+    }
 }
 
 #[tonic::async_trait]
 impl Control for ControlService {
     type WatchStream = Streamed<wire::WatchEvent>;
     type LogsStream = Streamed<wire::LogsChunk>;
+    type RelayStream = Streamed<wire::RelayOutput>;
 
     async fn apply(&self, request: Request<wire::ApplyRequest>) -> Answer<wire::ApplyResponse> {
         answer(self.apply(request.into_inner()).await)
@@ -129,6 +169,17 @@ impl Control for ControlService {
         let request = request.into_inner();
         let sandbox = request.sandbox_id.clone();
         answer(self.0.logs(request).await.map(|relay| lines(sandbox, relay)))
+    }
+
+    async fn relay(&self, request: Request<Streaming<wire::RelayInput>>) -> Answer<Self::RelayStream> {
+        let mut input = request.into_inner();
+        let opened = async {
+            let request = opening(&mut input).await?;
+            let sandbox = request.sandbox_id.clone();
+            let (what, conversation) = self.0.converse(request, input).await?;
+            Ok(outputs(what, sandbox, conversation))
+        };
+        answer(opened.await)
     }
 
     async fn cluster(&self, request: Request<wire::ClusterRequest>) -> Answer<wire::ClusterResponse> {

@@ -22,8 +22,8 @@ pub(super) fn status(fault: &Fault) -> Status {
         Fault::Read(_) | Fault::Reset | Fault::Stopping | Fault::Forward { .. } => {
             Status::unavailable(message)
         }
-        Fault::Init(_) | Fault::NotPlaced(_) => Status::failed_precondition(message),
-        Fault::Logs { source, .. } => {
+        Fault::Init(_) | Fault::NotPlaced(_) | Fault::IsOver { .. } => Status::failed_precondition(message),
+        Fault::Relay { source, .. } => {
             let status = relay_status(source);
             Status::with_details(status.code(), message, status.details().to_vec().into())
         }
@@ -56,7 +56,8 @@ pub(super) fn relay_status(error: &RelayError) -> Status {
             Status::unavailable(message)
         }
         RelayError::TooMany => Status::resource_exhausted(message),
-        RelayError::Agent { .. } => Status::failed_precondition(message),
+        RelayError::Input(_) => Status::invalid_argument(message),
+        RelayError::Agent { .. } | RelayError::Refused { .. } => Status::failed_precondition(message),
         RelayError::Unknown => Status::not_found(message),
         RelayError::Session(error) => session_status(error),
     }
@@ -133,7 +134,8 @@ mod tests {
     #[test]
     fn fault_has_the_code_that_clients_act_on() {
         let node: NodeId = "n".parse().expect("the id is good");
-        let logs = |source| Fault::Logs {
+        let logs = |source| Fault::Relay {
+            what: "logs",
             id: "s".to_owned(),
             source,
         };
@@ -183,7 +185,8 @@ mod tests {
         for status in [
             status(&Fault::NotLeader(leader())),
             session_status(&SessionError::NotLeader { leader: leader() }),
-            status(&Fault::Logs {
+            status(&Fault::Relay {
+                what: "logs",
                 id: "s".to_owned(),
                 source: lost,
             }),

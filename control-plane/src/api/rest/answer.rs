@@ -75,13 +75,14 @@ fn status(fault: &Fault) -> StatusCode {
                 StatusCode::SERVICE_UNAVAILABLE
             }
         },
-        Fault::Init(_) | Fault::NotPlaced(_) => StatusCode::CONFLICT,
-        Fault::Logs { source, .. } => match source {
+        Fault::Init(_) | Fault::NotPlaced(_) | Fault::IsOver { .. } => StatusCode::CONFLICT,
+        Fault::Relay { source, .. } => match source {
             RelayError::Away(_)
             | RelayError::Silent(_)
             | RelayError::Agent { .. }
             | RelayError::Broken { .. } => StatusCode::BAD_GATEWAY,
-            RelayError::TooMany => StatusCode::TOO_MANY_REQUESTS,
+            RelayError::TooMany | RelayError::Refused { .. } => StatusCode::TOO_MANY_REQUESTS,
+            RelayError::Input(_) => StatusCode::BAD_REQUEST,
             RelayError::Unknown => StatusCode::NOT_FOUND,
             RelayError::Session(_) => StatusCode::SERVICE_UNAVAILABLE,
         },

@@ -78,7 +78,8 @@ async fn collect(id: &str, mut relay: LogsRelay) -> Result<Vec<String>, Fault> {
     let mut lines = Vec::new();
     let mut size = 0;
     loop {
-        let chunk = relay.next().await.map_err(|source| Fault::Logs {
+        let chunk = relay.next().await.map_err(|source| Fault::Relay {
+            what: "logs",
             id: id.to_owned(),
             source,
         })?;

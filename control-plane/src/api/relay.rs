@@ -1,0 +1,113 @@
+//! Finds the agent that has a sandbox, and asks it for the sandbox's lines or to let a user speak with it. On the leader
+//! alone: agents are there.
+
+use super::{Api, Fault};
+use crate::session::{Conversation, LogsRelay};
+use proto::id::NodeId;
+use proto::object::Sandbox;
+use proto::status::Phase;
+use proto::wire::{self, relay_request::What};
+use std::sync::Arc;
+use tonic::Streaming;
+
+impl Api {
+    /// Begins to read what containers have written.
+    ///
+    /// # Errors
+    /// [`Fault::NotLeader`]; [`Fault::NotFound`], [`Fault::Invalid`] and [`Fault::NotPlaced`] where there is nothing
+    /// to read; [`Fault::Relay`] where the agent can't be reached.
+    pub async fn logs(&self, request: wire::LogsRequest) -> Result<LogsRelay, Fault> {
+        let id = request.sandbox_id.clone();
+        let (_, node) = self.placed(&id, &request.container).await?;
+        self.sessions
+            .logs(&node, request)
+            .await
+            .map_err(|source| Fault::Relay {
+                what: "logs",
+                id,
+                source,
+            })
+    }
+
+    /// Lets a user speak with a sandbox that has not ended; gives the name of what he does as well. `input` is what he
+    /// says behind his request.
+    ///
+    /// # Errors
+    /// As of [`Self::logs`], and [`Fault::IsOver`]; nothing was done then.
+    pub async fn converse(
+        &self,
+        mut request: wire::RelayRequest,
+        input: Streaming<wire::RelayInput>,
+    ) -> Result<(&'static str, Conversation), Fault> {
+        let id = request.sandbox_id.clone();
+        let (sandbox, node) = self.placed(&id, &request.container).await?;
+        let what = match &request.what {
+            Some(what) => name(what),
+            None => {
+                return Err(Fault::Invalid(
+                    "what: nothing is asked for that is known here".to_owned(),
+                ));
+            }
+        };
+        if request.container.is_empty()
+            && let Some(first) = sandbox.spec.containers.first()
+        {
+            first.name.as_str().clone_into(&mut request.container);
+        }
+        let phase = sandbox.status.phase;
+        if phase.has_ended() || phase == Phase::Deleting {
+            return Err(Fault::IsOver { id, phase });
+        }
+        self.sessions
+            .converse(&node, request, input)
+            .await
+            .map(|conversation| (what, conversation))
+            .map_err(|source| Fault::Relay { what, id, source })
+    }
+
+    /// The sandbox, which has the container if one is named, and the node that it is on.
+    async fn placed(&self, id: &str, container: &str) -> Result<(Arc<Sandbox>, NodeId), Fault> {
+        let leadership = self.leadership();
+        if !leadership.is_self {
+            return Err(Fault::NotLeader(leadership.leader));
+        }
+        self.replica.linearize().await?;
+        let sandbox = {
+            let state = self.replica.replicated().read();
+            id.parse().ok().and_then(|id| state.sandbox(&id).cloned())
+        };
+        let id = id.to_owned();
+        let Some(sandbox) = sandbox else {
+            return Err(Fault::NotFound { kind: "sandbox", id });
+        };
+        if !container.is_empty() {
+            check_container(&sandbox, container)?;
+        }
+        match sandbox.status.node_name.clone() {
+            Some(node) => Ok((sandbox, node)),
+            None => Err(Fault::NotPlaced(id)),
+        }
+    }
+}
+
+fn check_container(sandbox: &Sandbox, name: &str) -> Result<(), Fault> {
+    let names = || sandbox.spec.containers.iter().map(|c| c.name.as_str());
+    if names().any(|known| known == name) {
+        return Ok(());
+    }
+    Err(Fault::Invalid(format!(
+        "container: sandbox {} has no `{name}`; it has {}",
+        sandbox.id,
+        names().collect::<Vec<_>>().join(", ")
+    )))
+}
+
+/// As a user calls it.
+fn name(what: &What) -> &'static str {
+    match what {
+        What::Exec(_) => "exec",
+        What::Attach(_) => "attach",
+        What::Copy(_) => "copy",
+        What::Forward(_) => "port-forward",
+    }
+}
