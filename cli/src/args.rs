@@ -84,6 +84,12 @@ pub enum Command {
     Logs(LogsArgs),
     /// Wait until a sandbox or node is in a state.
     Wait(WaitArgs),
+    /// Let nodes take no new sandboxes; what runs there goes on.
+    Cordon(NodesArgs),
+    /// Let nodes take sandboxes again; a drain under way is called off.
+    Uncordon(NodesArgs),
+    /// Empty nodes, before they are switched off.
+    Drain(DrainArgs),
     /// Check manifests without a cluster.
     Validate(ValidateArgs),
     /// A local cluster of real processes, to try things and to test failover. Needs root.
@@ -235,6 +241,33 @@ pub struct WaitArgs {
     /// How long to wait for all of them.
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = positive_duration)]
     pub timeout: Duration,
+}
+
+#[derive(Debug, Args)]
+pub struct NodesArgs {
+    /// Ids of nodes.
+    #[arg(value_name = "NODE", required = true)]
+    pub nodes: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+The nodes take no new sandboxes. Sandboxes with `on_node_loss: reschedule` are placed elsewhere at once, the others
+have until the deadline to end by themselves; then they are Failed with NodeLost. `sbxctl uncordon` calls it off.
+
+Examples:
+  sbxctl drain agent-1                           10 minutes for what runs there; waits until the node is empty
+  sbxctl drain agent-1 --deadline 0s             at once
+  sbxctl drain agent-1 --deadline 2h --no-wait   returns; sbxctl get nodes shows how it goes on")]
+pub struct DrainArgs {
+    #[command(flatten)]
+    pub nodes: NodesArgs,
+    /// How long what runs there may go on.
+    #[arg(long, value_name = "TIME", default_value = "10m", value_parser = humantime::parse_duration)]
+    pub deadline: Duration,
+    /// Return as soon as the drain has begun.
+    #[arg(long)]
+    pub no_wait: bool,
 }
 
 #[derive(Debug, Args)]

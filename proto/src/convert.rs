@@ -777,6 +777,7 @@ impl From<&Node> for wire::Node {
             resource_version: n.resource_version,
             usage: None,
             external: String::new(),
+            drain_until_ms: ms(n.drain_until),
         }
     }
 }
@@ -795,6 +796,7 @@ impl TryFrom<wire::Node> for Node {
             created_at: Timestamp(w.created_at_ms),
             updated_at: Timestamp(w.updated_at_ms),
             resource_version: w.resource_version,
+            drain_until: Timestamp::from_wire(w.drain_until_ms),
         })
     }
 }

@@ -52,6 +52,9 @@ pub struct NodeDocument {
     pub ip: Option<String>,
     pub port: Option<u16>,
     pub unschedulable: bool,
+    /// When a drain gives up what is still there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub drain_until: Option<Timestamp>,
     pub state: NodeState,
     pub last_error: String,
     pub created_at: Timestamp,
@@ -202,6 +205,7 @@ impl TryFrom<wire::Node> for NodeDocument {
             ip: ip.map(|ip| ip.to_string()),
             port,
             unschedulable: node.spec.unschedulable,
+            drain_until: node.drain_until,
             state: node.state,
             last_error: node.last_error,
             created_at: node.created_at,

@@ -40,6 +40,8 @@ pub struct Node {
     pub created_at: Timestamp,
     pub updated_at: Timestamp,
     pub resource_version: u64,
+    /// When a drain gives up what is still there; `None`: none is under way.
+    pub drain_until: Option<Timestamp>,
 }
 
 impl Node {

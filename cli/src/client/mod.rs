@@ -122,6 +122,29 @@ impl Client {
         .map(|_: wire::DeleteResponse| ())
     }
 
+    /// Cordons a node, with `drain` also empties it within that time, or gives it back to the scheduler.
+    ///
+    /// # Errors
+    /// [`ClientError`]; [`ClientError::is_not_found`] where there is no such node.
+    pub async fn schedule_node(
+        &self,
+        id: &str,
+        unschedulable: bool,
+        drain: Option<Duration>,
+    ) -> Result<wire::Object, ClientError> {
+        let request = wire::ScheduleNodeRequest {
+            request_id: request_id(),
+            node_id: id.to_owned(),
+            unschedulable,
+            drain_ms: drain.map(|time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX)),
+        };
+        self.call(&format!("schedule node/{id}"), Route::Leader, |mut c| {
+            let request = request.clone();
+            async move { c.schedule_node(request).await }
+        })
+        .await
+    }
+
     /// # Errors
     /// [`ClientError`]; [`ClientError::is_not_found`] where there is no such object.
     pub async fn get(&self, kind: Kind, id: &str, stale: bool) -> Result<wire::Object, ClientError> {

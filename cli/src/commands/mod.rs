@@ -3,6 +3,7 @@
 pub mod apply;
 pub mod completion;
 pub mod delete;
+pub mod drain;
 pub mod get;
 pub mod logs;
 pub mod target;
@@ -23,6 +24,9 @@ pub async fn run(command: Command, invocation: &mut Invocation) -> Result<(), Fa
         Command::Delete(args) => delete::run(&args, invocation).await,
         Command::Logs(args) => logs::run(&args, invocation).await,
         Command::Wait(args) => wait::run(&args, invocation).await,
+        Command::Cordon(args) => drain::cordon(&args, invocation).await,
+        Command::Uncordon(args) => drain::uncordon(&args, invocation).await,
+        Command::Drain(args) => drain::run(&args, invocation).await,
         Command::Validate(args) => validate::run(&args, invocation),
         Command::Dev(args) => dev::run(&args, invocation).await,
         Command::Completion { shell } => completion::run(shell, invocation),

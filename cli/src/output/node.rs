@@ -23,10 +23,10 @@ pub(super) fn header(wide: bool) -> Vec<&'static str> {
 
 pub(super) fn row(node: &NodeDocument, now: Timestamp, wide: bool) -> Vec<String> {
     let r = &node.resources;
-    let state = if node.unschedulable {
-        format!("{},Unschedulable", node.state)
-    } else {
-        node.state.to_string()
+    let state = match (node.drain_until, node.unschedulable) {
+        (Some(_), _) => format!("{},Draining", node.state),
+        (None, true) => format!("{},Unschedulable", node.state),
+        (None, false) => node.state.to_string(),
     };
     let mut row = vec![
         node.id.clone(),

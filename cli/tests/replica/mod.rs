@@ -196,6 +196,13 @@ impl Control for Replica {
         Ok(Response::new(wire::ClusterResponse::default()))
     }
 
+    async fn schedule_node(
+        &self,
+        _: Request<wire::ScheduleNodeRequest>,
+    ) -> Result<Response<wire::Object>, Status> {
+        Err(Status::unimplemented("this replica has no nodes"))
+    }
+
     async fn init_cluster(
         &self,
         _: Request<wire::InitClusterRequest>,

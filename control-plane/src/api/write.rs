@@ -63,6 +63,28 @@ impl Api {
         self.propose(request_id, op).await
     }
 
+    /// Cordons, drains or uncordons a node.
+    ///
+    /// # Errors
+    /// [`Fault`]
+    pub async fn schedule_node(&self, request: wire::ScheduleNodeRequest) -> Result<wire::Object, Fault> {
+        check_request_id(&request.request_id)?;
+        if request.drain_ms.is_some() && !request.unschedulable {
+            return Err(Fault::Invalid(
+                "drain_ms: only an unschedulable node is drained".to_owned(),
+            ));
+        }
+        let op = Op::ScheduleNode(wire::ScheduleNode {
+            node_id: request.node_id,
+            unschedulable: request.unschedulable,
+            drain_ms: request.drain_ms,
+        });
+        let accepted = self.propose(request.request_id, op).await?;
+        accepted
+            .object
+            .ok_or(Fault::Invalid("the node was deleted meanwhile".to_owned()))
+    }
+
     async fn propose(&self, request_id: String, op: Op) -> Result<wire::Accepted, Fault> {
         let command = wire::Command {
             request_id,

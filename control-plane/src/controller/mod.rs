@@ -5,12 +5,14 @@
 //! |---|---|
 //! | `placing` | gives pending sandboxes their nodes, or the reason why not |
 //! | `expiry` | deletes what has outlived its TTL or its retention |
+//! | `draining` | gives up what is left on a node when the time of its drain is over |
 //! | `nodes` | declares nodes NotReady, Lost and Ready again |
 //! | `attention` | for how long a node was silent while this process was able to hear it (pure) |
 //!
 //! Decides by proposals alone: what a deposed leader still proposes is refused. Called by `serve`.
 
 mod attention;
+mod draining;
 mod expiry;
 mod nodes;
 mod placing;
@@ -75,6 +77,7 @@ impl Controller {
         let attention = Arc::new(Attention::new(clock::instant()));
         tokio::join!(
             placing::run(&self.replica, self.scheduling),
+            draining::run(&self.replica),
             expiry::run(&self.replica, self.timings.ended_retention),
             nodes::run(&self.replica, &self.liveness, &attention, &self.timings),
             attention::beat(&attention),

@@ -35,6 +35,15 @@ pub enum Command {
         state: NodeState,
         reason: String,
     },
+    /// By a user: cordons, drains or uncordons.
+    ScheduleNode {
+        id: NodeId,
+        unschedulable: bool,
+        /// Begins a drain that ends after this.
+        drain: Option<Duration>,
+    },
+    /// By the leader's controller: the drain of this node may be over.
+    EndDrain(NodeId),
     /// By the leader's scheduler.
     Place(Vec<Placement>),
     /// By sessions: what an agent observes.
@@ -95,6 +104,12 @@ impl TryFrom<wire::Command> for Command {
                 state: node_state(set.state)?,
                 reason: set.reason,
             },
+            Op::ScheduleNode(schedule) => Self::ScheduleNode {
+                id: node_id(schedule.node_id)?,
+                unschedulable: schedule.unschedulable,
+                drain: schedule.drain_ms.map(Duration::from_millis),
+            },
+            Op::EndDrain(end) => Self::EndDrain(node_id(end.node_id)?),
             Op::Place(place) => Self::Place(all(place.placements)?),
             Op::ReportStatus(report) => Self::ReportStatus {
                 node: node_id(report.node_id)?,

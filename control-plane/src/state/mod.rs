@@ -6,6 +6,7 @@
 //! | `command` | what can be asked, as checked types |
 //! | `transaction` | the one door: every change of an object, and the indexes that follow from it |
 //! | `sandbox`, `node`, `external` | what each command does to its kind |
+//! | `drain` | taking a node out of use, and back |
 //! | `placement` | whether a placement holds, asked by `apply` and by the scheduler alike |
 //! | `resting` | host ports that were given back a short while ago |
 //! | `requests` | answers kept by request id, so that a retry takes effect once |
@@ -15,6 +16,7 @@
 //! Called by the state machine's store, which writes [`Applied::writes`] and tells others [`Applied::changes`].
 
 mod command;
+mod drain;
 mod external;
 mod invariants;
 mod node;
@@ -357,6 +359,12 @@ fn apply(to: &mut Transaction<'_>, command: Command) -> Result<Response, Rejecti
         },
         Command::RegisterNode { id, labels, report } => node::register(to, id, labels, report),
         Command::SetNodeState { id, state, reason } => node::set_state(to, &id, state, reason),
+        Command::ScheduleNode {
+            id,
+            unschedulable,
+            drain,
+        } => drain::schedule(to, &id, unschedulable, drain),
+        Command::EndDrain(id) => drain::end(to, &id),
         Command::Place(placements) => sandbox::place(to, placements),
         Command::ReportStatus { node, reports } => sandbox::report(to, &node, reports),
         Command::Expire { sandboxes, retention } => sandbox::expire(to, sandboxes, retention),

@@ -25,6 +25,8 @@ pub(super) fn apply(
             let mut node = Node::clone(&old);
             node.labels = labels;
             node.spec = spec;
+            // Who makes it schedulable again calls a drain off.
+            node.drain_until = node.drain_until.filter(|_| node.spec.unschedulable);
             (Outcome::Configured, to.put_node(node))
         }
         None => {
@@ -49,10 +51,11 @@ fn unknown(to: &Transaction<'_>, id: NodeId) -> Node {
         created_at: to.stamp.now,
         updated_at: to.stamp.now,
         resource_version: 0,
+        drain_until: None,
     }
 }
 
-fn respond(outcome: Outcome, node: &Arc<Node>) -> Response {
+pub(super) fn respond(outcome: Outcome, node: &Arc<Node>) -> Response {
     Response {
         outcome,
         object: Some(Object::Node(node.as_ref().into())),

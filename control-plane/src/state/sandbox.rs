@@ -415,6 +415,30 @@ pub(super) fn give_up(to: &mut Transaction<'_>, node: &NodeId, reschedule: bool,
     }
 }
 
+/// Places elsewhere what wishes for it, of a node that still holds it: the new one waits until the old one is gone.
+pub(super) fn move_away(to: &mut Transaction<'_>, node: &NodeId, why: &str) {
+    for sandbox in live_on(to.state(), node) {
+        if sandbox.spec.on_node_loss == OnNodeLoss::Reschedule {
+            place_again(to, &sandbox, Reason::NodeLost, why.to_owned());
+            begin_deletion(to, &sandbox);
+        }
+    }
+}
+
+/// Ends whatever still lives on a node.
+pub(super) fn end_all(to: &mut Transaction<'_>, node: &NodeId, why: &str) {
+    for sandbox in live_on(to.state(), node) {
+        let mut sandbox = Sandbox::clone(&sandbox);
+        end(&mut sandbox, Reason::NodeLost, why.to_owned(), to.stamp.now);
+        to.put_sandbox(sandbox);
+    }
+}
+
+fn live_on(state: &State, node: &NodeId) -> Vec<Arc<Sandbox>> {
+    let live = |s: &&Arc<Sandbox>| matches!(s.status.phase, Phase::Scheduled | Phase::Running);
+    state.sandboxes_on(node).filter(live).cloned().collect()
+}
+
 /// Under a new uid, since the old one names what was made on the old node.
 fn place_again(to: &mut Transaction<'_>, old: &Sandbox, reason: Reason, why: String) {
     let mut earlier_placements = old.status.earlier_placements.clone();

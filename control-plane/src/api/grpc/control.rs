@@ -186,6 +186,10 @@ impl Control for ControlService {
         answer(self.0.cluster(request.into_inner().stale).await)
     }
 
+    async fn schedule_node(&self, request: Request<wire::ScheduleNodeRequest>) -> Answer<wire::Object> {
+        answer(self.0.schedule_node(request.into_inner()).await)
+    }
+
     async fn init_cluster(
         &self,
         request: Request<wire::InitClusterRequest>,

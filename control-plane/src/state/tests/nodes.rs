@@ -158,3 +158,83 @@ fn state_of_an_unknown_node_is_refused() {
         .run(set_state("n", wire::NodeState::Lost))
         .rejected(Code::NotFound, "node n");
 }
+
+pub(super) fn schedule(id: &str, unschedulable: bool, drain_ms: Option<u64>) -> Op {
+    Op::ScheduleNode(wire::ScheduleNode {
+        node_id: id.to_owned(),
+        unschedulable,
+        drain_ms,
+    })
+}
+
+pub(super) fn end_drain(id: &str) -> Op {
+    Op::EndDrain(wire::EndDrain {
+        node_id: id.to_owned(),
+    })
+}
+
+#[test]
+fn drain_moves_what_may_move_and_gives_the_others_until_its_deadline() {
+    let mut world = World::with_nodes(&["n", "m"]);
+    let old = world.placed("moves", "n", "on_node_loss: reschedule");
+    world.placed("stays", "n", "");
+    world.placed("elsewhere", "m", "");
+    world
+        .run(schedule("n", true, Some(60_000)))
+        .outcome(Outcome::Configured);
+    let moves = world.sandbox("moves");
+    assert_eq!(moves.status.phase, Phase::Pending);
+    world
+        .run(place(moves.uid.0, "m", &[]))
+        .rejected(Code::Stale, "is not gone yet");
+    world
+        .run(report("n", "moves", old, wire::Phase::Deleting))
+        .accepted();
+    world
+        .run(place(moves.uid.0, "n", &[]))
+        .rejected(Code::Stale, "unschedulable");
+    world.run(place(moves.uid.0, "m", &[])).accepted();
+    assert_eq!(world.phase("stays"), Phase::Scheduled);
+    world.check_reload();
+    world.pass(Duration::from_millis(59_999));
+    world
+        .run(end_drain("n"))
+        .rejected(Code::Stale, "no drain of node n is over");
+    world.pass(Duration::from_millis(1));
+    world.run(end_drain("n")).accepted();
+    let stays = world.sandbox("stays");
+    assert_eq!(
+        (stays.status.phase, stays.status.reason),
+        (Phase::Failed, Some(Reason::NodeLost))
+    );
+    assert!(
+        stays.status.last_error.contains("was drained"),
+        "{:?}",
+        stays.status
+    );
+    assert_eq!(world.phase("elsewhere"), Phase::Scheduled);
+    let node = world.state.node(&"n".parse().unwrap()).cloned().unwrap();
+    assert!(node.spec.unschedulable, "it stays out of use");
+    assert_eq!(node.drain_until, None);
+    world.check_reload();
+}
+
+#[test]
+fn drain_is_called_off_by_whoever_makes_the_node_schedulable() {
+    let uncordoned = schedule("n", false, None);
+    let cordoned = schedule("n", true, None);
+    for call_off in [uncordoned, cordoned, node("n", "", "")] {
+        let mut world = World::with_nodes(&["n"]);
+        world.placed("stays", "n", "");
+        world.run(schedule("n", true, Some(1_000))).accepted();
+        world.run(call_off).outcome(Outcome::Configured);
+        world.pass(Duration::from_secs(2));
+        world.run(end_drain("n")).rejected(Code::Stale, "no drain");
+        assert_eq!(world.phase("stays"), Phase::Scheduled);
+    }
+    let mut world = World::with_nodes(&["n"]);
+    world.run(schedule("n", false, None)).outcome(Outcome::Unchanged);
+    world
+        .run(schedule("m", true, None))
+        .rejected(Code::NotFound, "node m");
+}

@@ -1,5 +1,6 @@
 //! Random commands against the invariants. The seed is printed with a failure; `SBX_SEED` runs one again.
 
+use super::nodes::{end_drain, schedule};
 use super::*;
 use crate::schedule::{Policy, View, plan};
 use rand::rngs::StdRng;
@@ -73,7 +74,7 @@ fn any(random: &mut StdRng, world: &World) -> Op {
         .all_sandboxes()
         .nth(random.random_range(0..12))
         .cloned();
-    match random.random_range(0..14) {
+    match random.random_range(0..17) {
         0 | 1 => sandbox(
             &id,
             ["", "ttl_seconds: 5", "on_node_loss: reschedule"][random.random_range(0..3)],
@@ -103,6 +104,12 @@ fn any(random: &mut StdRng, world: &World) -> Op {
             let uids: Vec<u64> = world.state.all_sandboxes().map(|s| s.uid.0).collect();
             expire(&uids, Duration::from_secs(20))
         }
+        11 => schedule(
+            &name,
+            random.random_bool(0.5),
+            Some(random.random_range(0..4_000)),
+        ),
+        12 => end_drain(&name),
         _ => match sandbox_there {
             None => register(&name),
             Some(sandbox) => {
@@ -114,7 +121,15 @@ fn any(random: &mut StdRng, world: &World) -> Op {
                     .map_or(name, ToString::to_string);
                 let phase =
                     [Running, Running, Succeeded, Failed, Deleting, Deleting][random.random_range(0..6)];
-                report(&node, sandbox.id.as_str(), sandbox.uid.0, phase)
+                let mut told = report(&node, sandbox.id.as_str(), sandbox.uid.0, phase);
+                if let Op::ReportStatus(told) = &mut told
+                    && phase == Failed
+                {
+                    told.reports[0].reason = [wire::Reason::AgentError, wire::Reason::ContainerExited]
+                        [random.random_range(0..2)]
+                    .into();
+                }
+                told
             }
         },
     }
