@@ -105,3 +105,47 @@ fn lost_node_fails_its_sandboxes_or_hands_them_over_and_never_runs_two() {
         moved["status"]["node_name"]
     );
 }
+
+#[test]
+fn drained_node_is_empty_and_its_sandboxes_have_moved_or_had_their_time() {
+    let cluster = Cluster::up(2, &[]);
+    let before = traces_of_nothing(&cluster, "agent-1");
+    cluster
+        .apply(
+            &manifest("moves", "sleep 600", "on_node_loss: reschedule"),
+            &["--wait"],
+        )
+        .ok();
+    let home = cluster.get("sandbox", "moves")["status"]["node_name"]
+        .as_str()
+        .expect("a node")
+        .to_owned();
+    let other = if home == "agent-1" { "agent-2" } else { "agent-1" };
+    cluster.run(&format!("cordon {other}")).ok();
+    cluster
+        .apply(&manifest("stays", "sleep 600", ""), &["--wait"])
+        .ok();
+    assert_eq!(
+        cluster.get("sandbox", "stays")["status"]["node_name"],
+        home.as_str()
+    );
+    cluster.run(&format!("uncordon {other}")).ok();
+
+    let told = cluster.run(&format!("drain {home} --deadline 1s")).ok();
+    assert!(told.contains(&format!("node/{home} drained")), "{told}");
+    let node = cluster.get("node", &home);
+    assert_eq!(node["unschedulable"], true, "{node:#}");
+    cluster.wait("sandbox/moves", "phase=Running", LONG).ok();
+    let moved = cluster.get("sandbox", "moves");
+    assert_eq!(moved["status"]["node_name"], other, "{moved:#}");
+    assert_eq!(
+        moved["status"]["earlier_placements"][0]["node_name"],
+        home.as_str(),
+        "{moved:#}"
+    );
+    let stays = cluster.get("sandbox", "stays");
+    assert_eq!(stays["status"]["reason"], "NodeLost", "{stays:#}");
+    cluster.run("delete sandbox moves stays --wait").ok();
+    assert_eq!(Traces::of(&cluster, "agent-1"), before);
+    cluster.run("drain nobody").fails(1, "node nobody is not there");
+}
