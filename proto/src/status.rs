@@ -111,13 +111,48 @@ impl EarlierPlacement {
     pub const KEPT: usize = 8;
 }
 
+/// Something about a sandbox that holds or does not, and since when.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Condition {
+    /// [`Condition::SCHEDULED`], [`Condition::READY`], or one that a newer replica knows.
     #[serde(rename = "type")]
     pub kind: String,
     pub status: bool,
+    /// Why it does not hold, for a person; empty: nothing to say.
     pub message: String,
     pub changed_at: Timestamp,
+}
+
+impl Condition {
+    /// It has a node.
+    pub const SCHEDULED: &'static str = "Scheduled";
+    /// Every container runs and the probe, if any, has passed.
+    pub const READY: &'static str = "Ready";
+}
+
+impl SandboxStatus {
+    /// Says whether a condition holds; `changed_at` stays where it did before.
+    pub fn set_condition(&mut self, kind: &str, status: bool, message: &str, now: Timestamp) {
+        let known = self
+            .conditions
+            .iter_mut()
+            .find(|condition| condition.kind == kind);
+        match known {
+            Some(condition) => {
+                if condition.status != status {
+                    condition.changed_at = now;
+                }
+                condition.status = status;
+                message.clone_into(&mut condition.message);
+            }
+            None => self.conditions.push(Condition {
+                kind: kind.to_owned(),
+                status,
+                message: message.to_owned(),
+                changed_at: now,
+            }),
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]

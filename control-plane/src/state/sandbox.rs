@@ -8,7 +8,7 @@ use proto::budget;
 use proto::id::{NodeId, SandboxId, Uid};
 use proto::object::Sandbox;
 use proto::spec::{Labels, OnNodeLoss, SandboxSpec};
-use proto::status::{EarlierPlacement, Phase, Reason, SandboxStatus};
+use proto::status::{Condition, EarlierPlacement, Phase, Reason, SandboxStatus};
 use proto::units::Timestamp;
 use proto::wire::Outcome;
 use proto::wire::object::Object;
@@ -175,6 +175,9 @@ pub(super) fn place(to: &mut Transaction<'_>, placements: Vec<Placement>) -> Res
                 sandbox.status.last_error = String::new();
                 sandbox.status.node_name = Some(placement.node);
                 sandbox.status.assigned_ports = placement.ports;
+                sandbox
+                    .status
+                    .set_condition(Condition::SCHEDULED, true, "", to.stamp.now);
                 to.put_sandbox(sandbox);
                 placed += 1;
             }
@@ -301,6 +304,7 @@ fn take_over(to: &mut Transaction<'_>, old: &Sandbox, report: Report) {
             if status.phase.has_ended() {
                 status.ended_at = Some(to.stamp.now);
             }
+            note_readiness(status, to.stamp.now);
             if sandbox.status != old.status {
                 to.put_sandbox(sandbox);
             }
@@ -345,6 +349,17 @@ fn end(sandbox: &mut Sandbox, reason: Reason, message: String, now: Timestamp) {
     sandbox.status.reason = Some(reason);
     sandbox.status.last_error = message;
     sandbox.status.ended_at = Some(now);
+    note_readiness(&mut sandbox.status, now);
+}
+
+/// Nothing is said of one that is not ready yet.
+fn note_readiness(status: &mut SandboxStatus, now: Timestamp) {
+    let message = status.last_error.clone();
+    match status.phase {
+        Phase::Running => status.set_condition(Condition::READY, true, "", now),
+        Phase::Succeeded | Phase::Failed => status.set_condition(Condition::READY, false, &message, now),
+        Phase::Pending | Phase::Scheduled | Phase::Deleting => {}
+    }
 }
 
 /// Deletes what has outlived its TTL, and as an ended one `retention`. Who asks may be early or late: the
@@ -385,6 +400,9 @@ pub(super) fn explain(
             .filter(|s| s.status.phase == Phase::Pending && s.status.last_error != explanation.message);
         if let Some(sandbox) = waiting {
             let mut sandbox = Sandbox::clone(&sandbox);
+            sandbox
+                .status
+                .set_condition(Condition::SCHEDULED, false, &explanation.message, to.stamp.now);
             sandbox.status.last_error = explanation.message;
             to.put_sandbox(sandbox);
         }

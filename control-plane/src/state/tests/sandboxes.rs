@@ -493,3 +493,43 @@ fn what_may_have_run_is_not_tried_again() {
     world.run(Op::ReportStatus(told)).accepted();
     assert_eq!(world.phase("c"), Phase::Failed, "it is not the node's fault");
 }
+
+#[test]
+fn conditions_tell_since_when_it_is_placed_and_ready() {
+    let mut world = World::with_nodes(&["n"]);
+    let check = |world: &World, expected: &[(&str, bool, &str)]| {
+        let status = &world.sandbox("a").status;
+        let told = status.conditions.iter();
+        let told: Vec<_> = told
+            .map(|c| (c.kind.as_str(), c.status, c.message.as_str()))
+            .collect();
+        assert_eq!(told, expected);
+        let since = status.conditions.iter().map(|c| c.changed_at);
+        since.collect::<Vec<_>>()
+    };
+    world.run(sandbox("a", "")).accepted();
+    check(&world, &[]);
+    let uid = world.sandbox("a").uid.0;
+    world
+        .run(Op::ExplainPending(wire::ExplainPending {
+            explanations: vec![wire::Explanation {
+                sandbox_id: String::new(),
+                uid,
+                message: "no room".to_owned(),
+            }],
+        }))
+        .accepted();
+    check(&world, &[("Scheduled", false, "no room")]);
+    world.pass(Duration::from_secs(1));
+    world.run(place(uid, "n", &[])).accepted();
+    let placed = check(&world, &[("Scheduled", true, "")]);
+    assert_eq!(placed, [world.state.now()]);
+    world.pass(Duration::from_secs(1));
+    world.run(report("n", "a", uid, wire::Phase::Running)).accepted();
+    let running = check(&world, &[("Scheduled", true, ""), ("Ready", true, "")]);
+    assert_eq!(running[0], placed[0], "it has not changed");
+    world.run(report("n", "a", uid, wire::Phase::Deleting)).accepted();
+    let lost = "the node has lost it, with all that it had";
+    check(&world, &[("Scheduled", true, ""), ("Ready", false, lost)]);
+    world.check_reload();
+}
