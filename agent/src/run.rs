@@ -168,6 +168,8 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), RunError
     let serving = Box::pin(images.listen()?.serve(stop.clone()));
     let store = images.clone();
     let protecting = protect(network.clone(), config.clone(), replicas);
+    let guarded = network.clone();
+    let guarding = guarded.guard();
     let addresses = Addresses::new(config.sandbox_cidr);
     let host = Arc::new(Host::new(
         (images, network, cgroups, addresses),
@@ -184,7 +186,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), RunError
         }
         stop.cancel();
     };
-    let beside = async { futures::join!(protecting, store.keep_ahead(), store.keep_tidy()) };
+    let beside = async { futures::join!(protecting, guarding, store.keep_ahead(), store.keep_tidy()) };
     let beside = Box::pin(stop.run_until_cancelled(beside));
     let serving = async {
         if let Err(error) = serving.await {

@@ -7,6 +7,7 @@ use crate::host::Host;
 use crate::lease::Tenure;
 use crate::ledger::Wanted;
 use crate::plan::{Ending, Observed, Outcome, Stage, Step, Wish, plan};
+use crate::runtime::firewall::Rules;
 use crate::runtime::image::Image;
 use crate::runtime::monitor::Monitor;
 use proto::id::Uid;
@@ -129,10 +130,29 @@ impl Sandbox {
     }
 
     /// Takes over what shall run, once.
-    fn want(&mut self, order: &Order) {
+    async fn want(&mut self, order: &Order) {
         let Some(wanted) = order.wanted.as_ref().filter(|_| self.spec.is_none()) else {
             return;
         };
+        self.learn(wanted);
+        let connected = (Stage::Prepared..=Stage::Ready).contains(&self.observed.stage);
+        if connected && self.observed.outcome.is_none() {
+            self.readmit().await;
+        }
+    }
+
+    /// What runs since before this agent was started has the rules that it shall have, whatever became of them.
+    async fn readmit(&mut self) {
+        let (Some(spec), Some(ip)) = (self.spec.clone(), self.parts.ip) else {
+            return;
+        };
+        let rules = Rules::of(&spec, &self.ports);
+        if let Err(error) = self.host.network.readmit(self.uid, ip, &rules).await {
+            self.observed.outcome = Some(Failure::from(error).outcome());
+        }
+    }
+
+    fn learn(&mut self, wanted: &Wanted) {
         let desired = &wanted.desired;
         self.report.sandbox_id.clone_from(&desired.sandbox_id);
         let read = || {
@@ -155,7 +175,7 @@ impl Sandbox {
         let mut retry = FIRST_RETRY;
         loop {
             let order = orders.borrow_and_update().clone();
-            self.want(&order);
+            self.want(&order).await;
             let steps = plan(order.now(), &self.observed);
             if steps.is_empty() {
                 retry = FIRST_RETRY;

@@ -81,6 +81,12 @@ pub fn available_capabilities() -> Result<Capabilities, CapabilityError> {
     }
 }
 
+/// All that Linux has.
+#[cfg(test)]
+pub(crate) fn every_capability() -> Capabilities {
+    BY_NUMBER.into()
+}
+
 pub(super) fn of_bits(bits: u64) -> Capabilities {
     BY_NUMBER
         .iter()

@@ -15,6 +15,8 @@ mod mounts;
 mod process;
 mod resources;
 
+#[cfg(test)]
+pub(crate) use capability::every_capability;
 pub use capability::{CapabilityError, available_capabilities};
 pub use mounts::tmpfs_mode;
 

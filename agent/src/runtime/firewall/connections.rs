@@ -100,6 +100,7 @@ fn request(kind: u16, flags: u16, write: impl FnOnce(&mut Writer)) -> Request {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::runtime::firewall::message::Hold;
     use netlink_sys::protocols::NETLINK_NETFILTER;
     use nix::sched::{CloneFlags, unshare};
     use std::net::UdpSocket;
@@ -113,7 +114,7 @@ mod tests {
             // Connections are tracked where a rule asks for it.
             let mut firewall = crate::runtime::firewall::table::Table::open().expect("opened");
             firewall
-                .commit(&crate::runtime::firewall::message::table([]))
+                .commit(&crate::runtime::firewall::message::table(Hold::Shared, []))
                 .expect("set up");
             for source in ["127.0.0.2:5000", "127.0.0.3:5000"] {
                 let socket = UdpSocket::bind(source).expect("bound");

@@ -7,7 +7,7 @@ use super::block::Block;
 use super::element::{Element, Set};
 use super::expression::{Base, Expression, Meta, Register, Tracked, Verdict};
 use super::layout::{Chain, TABLE};
-use super::message::Message;
+use super::message::{Hold, Message};
 use crate::runtime::netlink::attribute::Writer;
 use crate::runtime::netlink::{ACK, APPEND, CREATE, EXCL, Request};
 use crate::runtime::network::LinkName;
@@ -24,6 +24,7 @@ const NFT_GOTO: i32 = -4;
 const NFPROTO_IPV4: u32 = 2;
 
 pub(super) const NEW_TABLE: u16 = 0;
+const DELETE_TABLE: u16 = 2;
 const NEW_CHAIN: u16 = 3;
 const NEW_RULE: u16 = 6;
 const DELETE_RULE: u16 = 8;
@@ -34,6 +35,9 @@ const DELETE_ELEMENT: u16 = 14;
 const BATCH_BEGIN: u16 = 0x10;
 const BATCH_END: u16 = 0x11;
 
+/// `NFT_TABLE_F_*`
+const TABLE_OWNER: u32 = 0x2;
+const TABLE_PERSIST: u32 = 0x4;
 const INTERVAL: u32 = 0x4;
 const MAP: u32 = 0x8;
 const CONCATENATED: u32 = 0x80;
@@ -103,10 +107,17 @@ pub(super) fn request(kind: u16, flags: u16, write: impl FnOnce(&mut Writer)) ->
 /// `number` is unique in the transaction.
 fn message(message: &Message, number: usize) -> Request {
     match message {
-        Message::Table => request(NEW_TABLE, CREATE, |w| {
+        Message::Table(hold) => request(NEW_TABLE, CREATE, |w| {
             w.put_str(1, TABLE);
-            w.put_u32(2, 0);
+            w.put_u32(
+                2,
+                match hold {
+                    Hold::Shared => 0,
+                    Hold::Exclusive => TABLE_OWNER | TABLE_PERSIST,
+                },
+            );
         }),
+        Message::RemoveTable => request(DELETE_TABLE, 0, |w| w.put_str(1, TABLE)),
         Message::Set(set) => request(NEW_SET, CREATE, |w| write_set(w, *set, number)),
         Message::Chain(chain) => request(NEW_CHAIN, CREATE, |w| write_chain(w, *chain)),
         Message::FlushSet(set) => request(DELETE_ELEMENT, 0, |w| {

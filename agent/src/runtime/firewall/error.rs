@@ -1,5 +1,6 @@
 //! Why the firewall can't be changed.
 
+use super::layout::TABLE;
 use crate::runtime::netlink::NetlinkError;
 use proto::id::Uid;
 
@@ -7,6 +8,12 @@ use proto::id::Uid;
 pub enum FirewallError {
     #[error("cannot speak to the kernel's firewall: {0}")]
     Open(NetlinkError),
+    #[error(
+        "another program holds table inet {TABLE} in this network namespace: does another agent run here?"
+    )]
+    Taken,
+    #[error("cannot watch the firewall for changes by other programs: {0}")]
+    Watch(NetlinkError),
     /// The kernel refused one message of a transaction, and with it all.
     #[error("the firewall cannot {act}: {source}")]
     Refused { act: String, source: NetlinkError },

@@ -5,10 +5,22 @@ use super::expression::Expression;
 use super::layout::{Chain, TABLE};
 use std::fmt;
 
+/// Who may change the table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hold {
+    /// Every program with the right to change firewalls.
+    Shared,
+    /// Nobody but the socket that made it, as long as that is open: `nft flush ruleset` leaves it as it is. The table
+    /// outlives the socket, and the next one takes it over. Linux 6.9 and later.
+    Exclusive,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Message {
     /// Makes what is not there; leaves what is.
-    Table,
+    Table(Hold),
+    /// With all that is in it.
+    RemoveTable,
     Set(Set),
     Chain(Chain),
     /// Empties.
@@ -25,7 +37,8 @@ pub enum Message {
 impl fmt::Display for Message {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Table => write!(f, "make table inet {TABLE}"),
+            Self::Table(_) => write!(f, "make table inet {TABLE}"),
+            Self::RemoveTable => write!(f, "remove table inet {TABLE}"),
             Self::Set(set) => write!(f, "make set {}", set.name()),
             Self::Chain(chain) => write!(f, "make chain {}", chain.name()),
             Self::FlushSet(set) => write!(f, "empty set {}", set.name()),
@@ -39,8 +52,8 @@ impl fmt::Display for Message {
 
 /// The whole table as it should be, with these elements and no others.
 #[must_use]
-pub fn table<'a>(elements: impl IntoIterator<Item = &'a Element>) -> Vec<Message> {
-    let mut messages = vec![Message::Table];
+pub fn table<'a>(hold: Hold, elements: impl IntoIterator<Item = &'a Element>) -> Vec<Message> {
+    let mut messages = vec![Message::Table(hold)];
     messages.extend(Set::ALL.map(Message::Set));
     messages.extend(Chain::ALL.map(Message::Chain));
     messages.extend(Chain::ALL.map(Message::FlushChain));

@@ -64,6 +64,16 @@ impl Table {
     }
 }
 
+/// Another socket holds the table.
+pub(super) fn is_held(error: &NetlinkError) -> bool {
+    error.errno() == Some(Errno::EPERM)
+}
+
+/// The kernel knows no tables that are held, or this one was made without.
+pub(super) fn is_unsupported(error: &NetlinkError) -> bool {
+    error.errno() == Some(Errno::EOPNOTSUPP)
+}
+
 pub(super) fn is_absent(error: &NetlinkError) -> bool {
     error.errno() == Some(Errno::ENOENT)
 }

@@ -8,11 +8,12 @@ pub(super) mod attribute;
 
 use netlink_sys::{Socket, SocketAddr};
 use nix::errno::Errno;
-use nix::sys::socket::{setsockopt, sockopt};
+use nix::sys::socket::{MsgFlags, setsockopt, sockopt};
 use nix::sys::time::{TimeVal, TimeValLike};
 use rtnetlink::packet_core::NetlinkSerializable;
 use rtnetlink::packet_route::RouteNetlinkMessage;
 use std::io;
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 /// Of `struct nlmsghdr`.
@@ -120,6 +121,8 @@ pub(super) struct Message {
     pub(super) kind: u16,
     flags: u16,
     sequence: u32,
+    /// Of the socket that asked for what this tells of; 0: the kernel itself.
+    pub(super) port: u32,
     pub(super) body: Vec<u8>,
 }
 
@@ -150,6 +153,38 @@ impl Conversation {
         };
         conversation.wait_at_most(ANSWER_TIMEOUT)?;
         Ok(conversation)
+    }
+
+    /// The number by which the kernel tells who asked.
+    pub(super) fn port(&self) -> Result<u32, NetlinkError> {
+        let mut address = SocketAddr::new(0, 0);
+        self.socket
+            .get_address(&mut address)
+            .map_err(NetlinkError::Open)?;
+        Ok(address.port_number())
+    }
+
+    /// For waiting until there is something to [`Self::drain`].
+    pub(super) fn readiness(&self) -> io::Result<OwnedFd> {
+        self.socket.as_fd().try_clone_to_owned()
+    }
+
+    /// What was told unasked since this was called last. Waits for nothing.
+    pub(super) fn drain(&mut self) -> Result<Vec<Message>, NetlinkError> {
+        let mut messages = Vec::new();
+        let mut datagram = Vec::with_capacity(DATAGRAM);
+        loop {
+            datagram.clear();
+            match self
+                .socket
+                .recv_from(&mut datagram, MsgFlags::MSG_DONTWAIT.bits())
+            {
+                Ok(_) => messages.extend(parse(&datagram).ok_or(NetlinkError::Malformed)?),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(messages),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(NetlinkError::Receive(error)),
+            }
+        }
     }
 
     /// How long [`Self::receive`] waits.
@@ -292,6 +327,7 @@ fn parse(mut datagram: &[u8]) -> Option<Vec<Message>> {
             kind: number(4)?,
             flags: number(6)?,
             sequence: u32::from_ne_bytes(*datagram[8..].first_chunk()?),
+            port: u32::from_ne_bytes(*datagram[12..].first_chunk()?),
             body: datagram[HEADER..length].to_vec(),
         });
         datagram = &datagram[length.next_multiple_of(4).min(datagram.len())..];

@@ -59,7 +59,7 @@ impl Cable {
         }
         let outside = node.index(&name).map_err(self.failed("find the node's link"))?;
         node.change(vec![
-            message::raise(outside),
+            message::raise_without_arp(outside),
             message::route_to(outside, self.ip),
             message::neighbour(outside, self.ip, sandbox_mac(self.ip)),
         ])

@@ -35,6 +35,8 @@ pub enum NetworkError {
     List(NetlinkError),
     #[error("a link of sandbox {uid} was not up within {limit_ms} ms")]
     NotUp { uid: Uid, limit_ms: u128 },
+    #[error("cannot wait for changes of the firewall by other programs: {0}")]
+    Watch(io::Error),
     #[error("cannot start a thread to change the network on: {0}")]
     Thread(io::Error),
     #[error("the thread that was to {act} died")]

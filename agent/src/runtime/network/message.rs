@@ -76,6 +76,16 @@ pub(super) fn raise(index: u32) -> Request {
     Request::route(&RouteNetlinkMessage::SetLink(message), 0)
 }
 
+/// The node's end, which knows its neighbour: what the other end asks or tells by ARP is not heard, and fills no table
+/// of the node.
+pub(super) fn raise_without_arp(index: u32) -> Request {
+    let mut message = LinkMessage::default();
+    message.header.index = index;
+    message.header.flags = LinkFlags::Up | LinkFlags::Noarp;
+    message.header.change_mask = LinkFlags::Up | LinkFlags::Noarp;
+    Request::route(&RouteNetlinkMessage::SetLink(message), 0)
+}
+
 pub(super) fn address(index: u32, ip: Ipv4Addr) -> Request {
     let mut message = AddressMessage::default();
     message.header.family = AddressFamily::Inet;

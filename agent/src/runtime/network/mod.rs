@@ -17,8 +17,9 @@ pub use error::NetworkError;
 pub use name::{LinkName, PREFIX};
 
 use crate::runtime::firewall::block::Block;
-use crate::runtime::firewall::{Firewall, Rules};
+use crate::runtime::firewall::{Firewall, FirewallError, Rules};
 use crate::runtime::netlink::{ACK, Conversation, Request};
+use crate::runtime::sys::readable::readable;
 use cable::Cable;
 use link::Links;
 use netlink_sys::protocols::NETLINK_ROUTE;
@@ -29,8 +30,10 @@ use std::collections::BTreeSet;
 use std::fs::File;
 use std::io;
 use std::net::Ipv4Addr;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 use tokio::sync::{Semaphore, oneshot};
 
 /// How many sandboxes are connected at the same time: all of them wait for the one lock that the kernel has for
@@ -39,9 +42,13 @@ const CONNECTED_AT_ONCE: usize = 4;
 /// The same for the other way, and for all else. Removing a link is for the most part waiting until no processor
 /// uses it any more, with the lock released: fifty take a third of the time that they take four by four.
 const DISCONNECTED_AT_ONCE: usize = 16;
+/// Before a firewall that another program has changed, and that can't be put back, is tried again.
+const DEFEND_PAUSE: Duration = Duration::from_secs(1);
 /// In every network namespace.
 const LOOPBACK_INDEX: u32 = 1;
 const OWN_NAMESPACE: &str = "/proc/thread-self/ns/net";
+
+type OpenFirewall = fn(Cidr, &[Cidr], &BTreeSet<Uid>) -> Result<Firewall, FirewallError>;
 
 /// What holds for all sandboxes of a node.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -75,6 +82,16 @@ impl Network {
     /// # Errors
     /// [`NetworkError`]; nothing of the table is changed then.
     pub async fn open(config: NetworkConfig) -> Result<Self, NetworkError> {
+        Self::open_with(config, Firewall::open).await
+    }
+
+    /// The same as on a kernel that can't keep other programs from the firewall.
+    #[cfg(test)]
+    async fn open_shared(config: NetworkConfig) -> Result<Self, NetworkError> {
+        Self::open_with(config, Firewall::open_shared).await
+    }
+
+    async fn open_with(config: NetworkConfig, open: OpenFirewall) -> Result<Self, NetworkError> {
         let subnet = config.subnet;
         let addresses = Block::of(subnet).ok_or(NetworkError::Subnet { subnet })?;
         let enter = |source| NetworkError::Enter {
@@ -85,7 +102,7 @@ impl Network {
         let inside = namespace.try_clone().map_err(enter)?;
         let firewall = on_a_thread("open the network", inside, move || {
             sysctl::enable_forwarding()?;
-            Ok(Firewall::open(subnet, &config.protected, &linked()?)?)
+            Ok(open(subnet, &config.protected, &linked()?)?)
         })
         .await?;
         let node = Node {
@@ -152,6 +169,47 @@ impl Network {
             Ok(failures) => failures.into_iter().flatten().collect(),
             Err(error) => vec![error],
         }
+    }
+
+    /// Opens what the rules say, and nothing else, for a sandbox that is connected: after a restart of the agent, since
+    /// another program may have taken the table away meanwhile.
+    ///
+    /// # Errors
+    /// [`NetworkError::Firewall`]; all is as it was then.
+    pub async fn readmit(&self, uid: Uid, ip: Ipv4Addr, rules: &Rules) -> Result<(), NetworkError> {
+        let (node, rules) = (Arc::clone(&self.node), rules.clone());
+        self.act(&self.node.others, "admit a sandbox again", move || {
+            Ok(node.firewall().admit(uid, ip, &rules)?)
+        })
+        .await
+    }
+
+    /// Puts the firewall back as soon as another program has changed it. Never returns; has nothing to do where the
+    /// kernel keeps other programs from it.
+    pub async fn guard(&self) {
+        let mut failed = false;
+        while let Some(changes) = self.changes() {
+            let told = match (failed, changes) {
+                (true, _) => Ok(tokio::time::sleep(DEFEND_PAUSE).await),
+                (false, Ok(changes)) => readable(changes).await,
+                (false, Err(error)) => Err(error),
+            };
+            let in_doubt = failed || told.is_err();
+            let node = Arc::clone(&self.node);
+            let defended = self.act(&self.node.others, "defend the firewall", move || {
+                Ok(node.firewall().defend(in_doubt)?)
+            });
+            let defended = defended.await.and(told.map_err(NetworkError::Watch));
+            failed = defended.is_err();
+            if let Err(error) = defended {
+                tracing::error!(%error, "cannot see to it that the firewall is as it should be");
+            }
+        }
+        std::future::pending().await
+    }
+
+    fn changes(&self) -> Option<io::Result<OwnedFd>> {
+        self.node.firewall().changes()
     }
 
     /// Replaces the protected addresses: called when the control plane's are known better.

@@ -77,7 +77,7 @@ async fn protected_addresses_are_replaced_for_those_that_run() {
     let sandbox = world.connected(2, &egress()).await;
     let _server = world.outside.listen(ANY, 80);
     world
-        .network
+        .network()
         .protect(&[cidr("198.51.100.2/32")])
         .await
         .expect("protected");
@@ -111,7 +111,7 @@ async fn forged_source_is_dropped() {
 
 #[tokio::test]
 async fn ipv6_is_closed_though_the_sandbox_turns_it_on() {
-    let world = World::new().await;
+    let world = World::shared().await;
     let sandbox = world.connected(2, &egress()).await;
     let setting = sandbox.host.sh("cat /proc/sys/net/ipv6/conf/eth0/disable_ipv6");
     assert_eq!(setting.trim(), "1");
@@ -147,7 +147,7 @@ async fn sandbox_that_is_not_attached_has_no_link() {
 
 #[tokio::test]
 async fn link_without_elements_is_closed() {
-    let world = World::new().await;
+    let world = World::shared().await;
     let sandbox = world.connected(2, &egress()).await;
     let _servers = [world.outside.listen(ANY, 80), sandbox.host.listen(ANY, 80)];
     sandbox.host.reaches(OUTSIDE, 80);
@@ -165,14 +165,108 @@ async fn connections_of_an_ended_sandbox_do_not_reach_the_next_with_its_address(
     let server = first.host.udp(ANY, 53);
     client.send_to(b"ping", (NODE, 10_000)).expect("sent");
     assert!(arrives(&server));
-    World::detached(world.network.detach(first.uid).await);
+    World::detached(world.network().detach(first.uid).await);
     let second = world.sandbox(3);
     let attached = world
-        .network
+        .network()
         .attach(second.uid, first.ip, &second.pins.net, &Rules::default())
         .await;
     attached.expect("attached");
     let server: UdpSocket = second.host.udp(ANY, 53);
     client.send_to(b"ping", (NODE, 10_000)).expect("sent");
     assert!(!arrives(&server));
+}
+
+#[tokio::test]
+async fn no_address_of_the_node_is_reached_and_no_broadcast() {
+    let world = World::new().await;
+    world.node.sh("ip addr add 192.0.2.1/24 dev lo; ip link add other0 type veth peer name other1; ip addr add 192.0.2.129/25 dev other0
+         ip link set other0 up; ip link set other1 up");
+    let everything = Rules {
+        egress: true,
+        ..allowing(vec![allow("0.0.0.0/0", None)])
+    };
+    let sandbox = world.connected(2, &everything).await;
+    let _servers = [world.node.listen(ANY, 80), world.outside.listen(ANY, 80)];
+    let loopback = Ipv4Addr::new(127, 0, 0, 2);
+    // What is for 127.0.0.0/8 would stay in the sandbox: send it out, to where published ports on it come from.
+    sandbox.host.sh(
+        "ip route del local 127.0.0.0/8 dev lo table local; ip route del local 127.0.0.1 dev lo table local
+         sysctl -qw net.ipv4.conf.eth0.route_localnet=1; ip route add 127.0.0.2/32 via 169.254.1.1 dev eth0 onlink",
+    );
+    for ip in [
+        NODE,
+        Ipv4Addr::new(192, 0, 2, 1),
+        Ipv4Addr::new(192, 0, 2, 129),
+        loopback,
+    ] {
+        sandbox.host.never_reaches(ip, 80);
+    }
+    let servers = [world.node.udp(ANY, 53), world.outside.udp(ANY, 53)];
+    for ip in [
+        Ipv4Addr::BROADCAST,
+        Ipv4Addr::new(198, 51, 100, 255),
+        Ipv4Addr::new(192, 0, 2, 255),
+        Ipv4Addr::new(224, 0, 0, 1),
+        Ipv4Addr::new(239, 1, 2, 3),
+    ] {
+        let client = sandbox.host.udp(sandbox.ip, 0);
+        client.set_broadcast(true).expect("set");
+        // Refused at once is as good.
+        client.send_to(b"ping", (ip, 53)).ok();
+        for server in &servers {
+            assert!(!arrives(server), "{ip} is reached");
+        }
+    }
+}
+
+#[tokio::test]
+async fn arp_is_not_answered_and_fills_no_table_of_the_node() {
+    let world = World::new().await;
+    let sandbox = world.connected(2, &egress()).await;
+    let neighbours = || world.node.sh("ip neigh show dev sbx-2");
+    let before = neighbours();
+    let asked = sandbox.host.sh(&format!(
+        "ip neigh del 169.254.1.1 dev eth0; ip addr add 10.89.0.77/32 dev eth0
+         for ip in {NODE} 169.254.1.1 10.89.0.3; do
+           busybox arping -c 1 -w 1 -I eth0 $ip || true; busybox arping -c 1 -w 1 -s 10.89.0.77 -I eth0 $ip || true
+         done"
+    ));
+    assert!(!asked.contains("reply from"), "{asked}");
+    assert_eq!(neighbours(), before);
+}
+
+/// Uids whose links are spelled alike but for a digit more, or its case.
+#[tokio::test]
+async fn sandboxes_of_similar_names_share_nothing() {
+    let world = World::new().await;
+    // sbx-1, sbx-10, sbx-A and sbx-a
+    let numbers = [1, 62, 10, 36];
+    let mut sandboxes = Vec::new();
+    for (i, number) in (0_u16..).zip(numbers) {
+        let rules = Rules {
+            egress: number != 1,
+            ..publishing(vec![port(10_000 + i, 80, Tcp)])
+        };
+        sandboxes.push(world.connected(number, &rules).await);
+    }
+    let _inside: Vec<_> = sandboxes.iter().map(|s| s.host.listen(ANY, 80)).collect();
+    let _outside = world.outside.listen(ANY, 80);
+    let check = |gone: usize| {
+        for (i, sandbox) in (0_u16..).zip(&sandboxes).skip(gone) {
+            world.outside.reaches(NODE, 10_000 + i);
+            match numbers[usize::from(i)] {
+                1 => sandbox.host.never_reaches(OUTSIDE, 80),
+                _ => sandbox.host.reaches(OUTSIDE, 80),
+            }
+        }
+    };
+    check(0);
+    for gone in 0..numbers.len() {
+        World::detached(world.network().detach(sandboxes[gone].uid).await);
+        world
+            .outside
+            .never_reaches(NODE, 10_000 + u16::try_from(gone).expect("small"));
+        check(gone + 1);
+    }
 }

@@ -1,10 +1,9 @@
 //! What things cost, printed; bounded only so far as a growing cost would show.
 
 use super::world::{World, port, publishing};
-use crate::runtime::firewall::{Firewall, Rules};
+use crate::runtime::firewall::Rules;
 use proto::id::Uid;
 use proto::spec::Protocol::Tcp;
-use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
@@ -18,30 +17,59 @@ async fn ten_thousand_published_ports_do_not_slow_down_the_next() {
     const PORTS: u16 = 10_000;
     const SAMPLE: usize = 500;
     let world = World::new().await;
-    let (first, last, withdrawn) = world.node.run(|| {
-        let subnet = super::world::cidr("10.89.0.0/16");
-        let mut firewall = Firewall::open(subnet, &[], &BTreeSet::new()).expect("opened");
+    let attached_first = attach_and_reach(&world, 20_001).await;
+    let (first, last, withdrawn) = {
+        let mut firewall = world.network().node.firewall();
         let mut times = Vec::new();
         for number in 0..PORTS {
             let rules = publishing(vec![port(10_000 + number, 80, Tcp)]);
             let [high, low] = number.to_be_bytes();
             let begin = Instant::now();
-            let admitted = firewall.admit(Uid(u64::from(number)), Ipv4Addr::new(10, 89, high, low), &rules);
+            let admitted = firewall.admit(uid(number), Ipv4Addr::new(10, 89, high, low), &rules);
             times.push(begin.elapsed());
             admitted.expect("admitted");
         }
         let begin = Instant::now();
-        firewall.withdraw(Uid(0)).expect("withdrawn");
+        firewall.withdraw(uid(0)).expect("withdrawn");
         let withdrawn = begin.elapsed();
         let last = median(times.split_off(times.len() - SAMPLE));
         times.truncate(SAMPLE);
         (median(times), last, withdrawn)
-    });
+    };
+    let attached_last = attach_and_reach(&world, 20_002).await;
+    eprintln!(
+        "attached and reached, median: beside none {attached_first:?}, beside 10,000 {attached_last:?}"
+    );
     eprintln!("transaction, median: the first {first:?}, the 10,000th {last:?}; withdrawing {withdrawn:?}");
     assert!(
         last < 10 * first.max(Duration::from_micros(20)),
         "{first:?} became {last:?}"
     );
+    assert!(
+        attached_last < 3 * attached_first.max(Duration::from_millis(2)),
+        "{attached_first:?} became {attached_last:?}"
+    );
+}
+
+/// Those of the sandboxes that are no more than elements.
+fn uid(number: u16) -> Uid {
+    Uid(1_000 + u64::from(number))
+}
+
+/// From nothing to a connection from outside, with a link of its own: the median of some.
+async fn attach_and_reach(world: &World, host_port: u16) -> Duration {
+    let mut times = Vec::new();
+    for _ in 0..11 {
+        let sandbox = world.sandbox(2);
+        let _server = sandbox.host.listen(Ipv4Addr::UNSPECIFIED, 80);
+        let begin = Instant::now();
+        let rules = publishing(vec![port(host_port, 80, Tcp)]);
+        world.attach(&sandbox, &rules).await.expect("attached");
+        world.outside.reaches(super::world::NODE, host_port);
+        times.push(begin.elapsed());
+        World::detached(world.network().detach(sandbox.uid).await);
+    }
+    median(times)
 }
 
 #[tokio::test]
@@ -60,7 +88,7 @@ async fn attach_and_detach_take_milliseconds() {
         world.attach(&sandbox, &rules).await.expect("attached");
         attached.push(begin.elapsed());
         let begin = Instant::now();
-        World::detached(world.network.detach(sandbox.uid).await);
+        World::detached(world.network().detach(sandbox.uid).await);
         detached.push(begin.elapsed());
         let begin = Instant::now();
         drop(sandbox);
@@ -87,7 +115,9 @@ async fn fifty_sandboxes_at_once_are_connected_and_disconnected() {
     }
     let attached = begin.elapsed();
     let begin = Instant::now();
-    let detaching = sandboxes.iter().map(|sandbox| world.network.detach(sandbox.uid));
+    let detaching = sandboxes
+        .iter()
+        .map(|sandbox| world.network().detach(sandbox.uid));
     futures::future::join_all(detaching)
         .await
         .into_iter()
@@ -96,5 +126,5 @@ async fn fifty_sandboxes_at_once_are_connected_and_disconnected() {
         "fifty at once: attached in {attached:?}, detached in {:?}",
         begin.elapsed()
     );
-    assert!(world.network.attached().await.expect("listed").is_empty());
+    assert!(world.network().attached().await.expect("listed").is_empty());
 }

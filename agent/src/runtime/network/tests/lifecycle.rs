@@ -27,16 +27,16 @@ async fn detaching_leaves_nothing() {
     let before = world.traces();
     let sandbox = world.connected(2, &rich(10_000)).await;
     assert_ne!(world.traces(), before);
-    assert_eq!(world.network.attached().await.expect("listed"), [sandbox.uid]);
+    assert_eq!(world.network().attached().await.expect("listed"), [sandbox.uid]);
     let _server = sandbox.host.listen(ANY, 80);
     world.outside.reaches(NODE, 10_000);
-    World::detached(world.network.detach(sandbox.uid).await);
+    World::detached(world.network().detach(sandbox.uid).await);
     assert_eq!(world.traces(), before);
-    assert_eq!(world.network.attached().await.expect("listed"), []);
+    assert_eq!(world.network().attached().await.expect("listed"), []);
     world.outside.never_reaches(NODE, 10_000);
     // Nothing is there: nothing fails.
-    World::detached(world.network.detach(sandbox.uid).await);
-    World::detached(world.network.detach(Uid(u64::MAX)).await);
+    World::detached(world.network().detach(sandbox.uid).await);
+    World::detached(world.network().detach(Uid(u64::MAX)).await);
 }
 
 #[tokio::test]
@@ -50,8 +50,10 @@ async fn two_hundred_sandboxes_come_and_go_without_a_trace() {
             world.attach(sandbox, &rules).await.expect("attached");
         });
         futures::future::join_all(attaching).await;
-        assert_eq!(world.network.attached().await.expect("listed").len(), 10);
-        let detaching = sandboxes.iter().map(|sandbox| world.network.detach(sandbox.uid));
+        assert_eq!(world.network().attached().await.expect("listed").len(), 10);
+        let detaching = sandboxes
+            .iter()
+            .map(|sandbox| world.network().detach(sandbox.uid));
         futures::future::join_all(detaching)
             .await
             .into_iter()
@@ -104,13 +106,13 @@ async fn failure_behind_the_firewall_undoes_the_firewall() {
     let before = world.traces();
     let nowhere = std::path::Path::new("/nonexistent/ns/net");
     let failed = world
-        .network
+        .network()
         .attach(Uid(2), Ipv4Addr::new(10, 89, 0, 2), nowhere, &rich(10_000))
         .await;
     assert!(matches!(failed, Err(NetworkError::Enter { .. })), "{failed:?}");
     let sandbox = world.sandbox(3);
     let elsewhere = world
-        .network
+        .network()
         .attach(sandbox.uid, OTHER, &sandbox.pins.net, &egress())
         .await;
     assert!(
@@ -129,13 +131,13 @@ async fn reopening_keeps_what_runs_and_drops_what_is_gone() {
     let _servers = [a.host.listen(ANY, 80), world.outside.listen(ANY, 80)];
     // As after a crash between the two halves of a detachment.
     world.node.sh("ip link del sbx-3");
-    assert_eq!(world.network.attached().await.expect("listed"), [a.uid, b.uid]);
+    assert_eq!(world.network().attached().await.expect("listed"), [a.uid, b.uid]);
     world.reopen().await;
     assert_eq!(world.traces(), before);
-    assert_eq!(world.network.attached().await.expect("listed"), [a.uid]);
+    assert_eq!(world.network().attached().await.expect("listed"), [a.uid]);
     world.outside.reaches(NODE, 10_000);
     a.host.reaches(OUTSIDE, 80);
-    World::detached(world.network.detach(a.uid).await);
+    World::detached(world.network().detach(a.uid).await);
     world.outside.never_reaches(NODE, 10_000);
 }
 
@@ -151,7 +153,7 @@ async fn connections_outlive_a_restart_of_the_agent() {
 
 #[tokio::test]
 async fn table_removed_by_another_program_is_restored_with_the_next_change() {
-    let world = World::new().await;
+    let world = World::shared().await;
     let a = world.connected(2, &rich(10_000)).await;
     world.node.sh("nft flush ruleset");
     let _b = world.connected(3, &rich(10_001)).await;
@@ -162,7 +164,7 @@ async fn table_removed_by_another_program_is_restored_with_the_next_change() {
 
 #[tokio::test]
 async fn table_is_listed_as_it_is_meant() {
-    let world = World::new().await;
+    let world = World::shared().await;
     let _sandbox = world.connected(2, &rich(10_000)).await;
     let listed = world.node.sh("nft -s list table inet sandboxd");
     assert_eq!(listed, include_str!("table.nft"), "{listed}");

@@ -3,6 +3,7 @@
 
 mod closed;
 mod cost;
+mod guarded;
 mod lifecycle;
 mod open;
 mod world;

@@ -89,3 +89,33 @@ async fn node_probes_the_private_address() {
     let _server = sandbox.host.listen(ANY, 8080);
     world.node.reaches(sandbox.ip, 8080);
 }
+
+#[tokio::test]
+async fn hundreds_of_allowed_destinations_hold() {
+    let world = World::new().await;
+    let many = (0..=255_u8).flat_map(|n| {
+        [
+            allow(&format!("10.{n}.0.0/24"), None),
+            allow(&format!("172.16.{n}.1/32"), Some((1_000 + u16::from(n), Tcp))),
+            allow(&format!("172.16.{n}.1/32"), Some((1_000 + u16::from(n), Udp))),
+        ]
+    });
+    let mut rules = allowing(many.collect());
+    rules.allow.push(allow("203.0.113.9/32", Some((443, Tcp))));
+    let sandbox = world.connected(2, &rules).await;
+    world
+        .outside
+        .sh("ip addr add 10.200.0.7/32 dev lo; ip addr add 172.16.200.1/32 dev lo; ip addr add 10.200.1.7/32 dev lo");
+    let _servers = [80, 443, 1_200].map(|port| world.outside.listen(ANY, port));
+    sandbox.host.reaches(Ipv4Addr::new(10, 200, 0, 7), 80);
+    sandbox.host.never_reaches(Ipv4Addr::new(10, 200, 1, 7), 80);
+    sandbox.host.reaches(Ipv4Addr::new(172, 16, 200, 1), 1_200);
+    sandbox.host.never_reaches(Ipv4Addr::new(172, 16, 200, 1), 80);
+    let server = world.outside.udp(Ipv4Addr::new(172, 16, 200, 1), 1_200);
+    sandbox
+        .host
+        .exchanges(Ipv4Addr::new(172, 16, 200, 1), 1_200, &server);
+    sandbox.host.reaches(OTHER, 443);
+    sandbox.host.never_reaches(OTHER, 80);
+    sandbox.host.never_reaches(OUTSIDE, 443);
+}

@@ -173,15 +173,33 @@ impl Drop for Sandbox {
     }
 }
 
+/// What the kernel can do.
+#[derive(Debug, Clone, Copy)]
+enum Kind {
+    Exclusive,
+    /// As before Linux 6.9: other programs may change the firewall.
+    Shared,
+}
+
 pub(super) struct World {
     pub(super) node: Host,
     pub(super) outside: Host,
-    pub(super) network: Network,
+    /// `None` between an agent's end and the next one's start.
+    network: Option<Network>,
+    kind: Kind,
     dir: TempDir,
 }
 
 impl World {
     pub(super) async fn new() -> Self {
+        Self::of(Kind::Exclusive).await
+    }
+
+    pub(super) async fn shared() -> Self {
+        Self::of(Kind::Shared).await
+    }
+
+    async fn of(kind: Kind) -> Self {
         let (node, outside) = (Host::new(), Host::new());
         outside.sh("ip link add eth0 type veth peer name peer");
         let there = format!("/proc/{}/fd/{}", std::process::id(), node.fd());
@@ -196,19 +214,41 @@ impl World {
              ip addr add {NODE}/24 dev eth0; ip link set eth0 up; ip route add default via {OUTSIDE}
              ip route add {METADATA} via {OUTSIDE}"
         ));
-        let network = open(&node).await;
+        let network = Some(open(&node, kind).await.expect("opened"));
         let dir = tempfile::tempdir().expect("a folder");
         Self {
             node,
             outside,
             network,
+            kind,
             dir,
         }
     }
 
     /// As a restarted agent does.
     pub(super) async fn reopen(&mut self) {
-        self.network = open(&self.node).await;
+        self.close();
+        self.network = Some(open(&self.node, self.kind).await.expect("opened"));
+    }
+
+    /// As a restarted agent does, on a newer kernel.
+    pub(super) async fn reopen_exclusive(&mut self) {
+        self.kind = Kind::Exclusive;
+        self.reopen().await;
+    }
+
+    /// No agent is there any more.
+    pub(super) fn close(&mut self) {
+        self.network = None;
+    }
+
+    pub(super) fn network(&self) -> &Network {
+        self.network.as_ref().expect("an agent is there")
+    }
+
+    /// A second agent on the node.
+    pub(super) async fn intrude(&self) -> Result<Network, NetworkError> {
+        open(&self.node, self.kind).await
     }
 
     /// Without a link.
@@ -228,7 +268,7 @@ impl World {
     }
 
     pub(super) async fn attach(&self, sandbox: &Sandbox, rules: &Rules) -> Result<(), NetworkError> {
-        self.network
+        self.network()
             .attach(sandbox.uid, sandbox.ip, &sandbox.pins.net, rules)
             .await
     }
@@ -259,7 +299,7 @@ impl Host {
     }
 }
 
-async fn open(node: &Host) -> Network {
+async fn open(node: &Host, kind: Kind) -> Result<Network, NetworkError> {
     let config = NetworkConfig {
         subnet: cidr("10.89.0.0/16"),
         protected: vec![cidr(&format!("{CONTROL}/32"))],
@@ -269,7 +309,9 @@ async fn open(node: &Host) -> Network {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .build()
             .expect("a runtime");
-        runtime.block_on(Network::open(config))
+        match kind {
+            Kind::Exclusive => runtime.block_on(Network::open(config)),
+            Kind::Shared => runtime.block_on(Network::open_shared(config)),
+        }
     })
-    .expect("opened")
 }
