@@ -90,6 +90,8 @@ pub enum Command {
     Uncordon(NodesArgs),
     /// Empty nodes, before they are switched off.
     Drain(DrainArgs),
+    /// What sandboxes may loosen of their isolation: nothing, unless it is allowed here.
+    Policy(PolicyArgs),
     /// Check manifests without a cluster.
     Validate(ValidateArgs),
     /// A local cluster of real processes, to try things and to test failover. Needs root.
@@ -271,6 +273,47 @@ pub struct DrainArgs {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "\
+extra_capabilities   cap_add beyond Docker's default set
+unconfined           seccomp=unconfined and apparmor=unconfined
+new_privileges       no-new-privileges:false
+
+A change holds for sandboxes that are created from then on.
+
+Examples:
+  sbxctl policy get
+  sbxctl policy set unconfined=true new_privileges=false")]
+pub struct PolicyArgs {
+    #[command(subcommand)]
+    pub command: PolicyCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum PolicyCommand {
+    /// Show what is allowed.
+    Get {
+        /// Answer from the replica's own state, which may lag; works without a quorum.
+        #[arg(long)]
+        stale: bool,
+    },
+    /// Allow or refuse; what is not named stays as it is.
+    Set {
+        /// NAME=true allows, NAME=false refuses.
+        #[arg(value_name = "NAME=BOOL", required = true, value_parser = policy_setting)]
+        settings: Vec<(PolicyName, bool)>,
+    },
+}
+
+/// What a policy decides.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[value(rename_all = "snake_case")]
+pub enum PolicyName {
+    ExtraCapabilities,
+    Unconfined,
+    NewPrivileges,
+}
+
+#[derive(Debug, Args)]
 pub struct ValidateArgs {
     #[command(flatten)]
     pub files: Files,
@@ -371,6 +414,16 @@ fn key_value(text: &str) -> Result<(String, String), String> {
         Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
         Some(_) | None => Err("write KEY=VALUE".to_owned()),
     }
+}
+
+fn policy_setting(text: &str) -> Result<(PolicyName, bool), String> {
+    let (name, allowed) = key_value(text)?;
+    let name = PolicyName::from_str(&name, false)
+        .map_err(|_| format!("`{name}` is none of extra_capabilities, unconfined, new_privileges"))?;
+    let allowed = allowed
+        .parse()
+        .map_err(|_| format!("`{allowed}` is neither true nor false"))?;
+    Ok((name, allowed))
 }
 
 fn phase(text: &str) -> Result<proto::status::Phase, String> {

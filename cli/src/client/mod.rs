@@ -27,6 +27,7 @@ pub use watch::{Change, Watch};
 
 use endpoint::Channels;
 use proto::object::Kind;
+use proto::policy::{Policy, PolicyChange};
 use proto::spec::Manifest;
 use proto::wire;
 use retry::Route;
@@ -177,6 +178,35 @@ impl Client {
             c.cluster(wire::ClusterRequest { stale }).await
         })
         .await
+    }
+
+    /// # Errors
+    /// [`ClientError`]
+    pub async fn policy(&self, stale: bool) -> Result<Policy, ClientError> {
+        let policy: wire::Policy = self
+            .call("get the policy", Route::Any, |mut c| async move {
+                c.get_policy(wire::GetPolicyRequest { stale }).await
+            })
+            .await?;
+        Ok(policy.into())
+    }
+
+    /// Changes it, once however often it had to be asked; the policy as it is then.
+    ///
+    /// # Errors
+    /// [`ClientError`]
+    pub async fn set_policy(&self, change: PolicyChange) -> Result<Policy, ClientError> {
+        let request = wire::SetPolicyRequest {
+            request_id: request_id(),
+            change: Some(change.into()),
+        };
+        let policy: wire::Policy = self
+            .call("set the policy", Route::Leader, |mut c| {
+                let request = request.clone();
+                async move { c.set_policy(request).await }
+            })
+            .await?;
+        Ok(policy.into())
     }
 
     /// The present state of what matches, then every change, over any number of lost replicas.

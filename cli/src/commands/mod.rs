@@ -6,6 +6,7 @@ pub mod delete;
 pub mod drain;
 pub mod get;
 pub mod logs;
+pub mod policy;
 pub mod target;
 pub mod validate;
 pub mod wait;
@@ -27,6 +28,7 @@ pub async fn run(command: Command, invocation: &mut Invocation) -> Result<(), Fa
         Command::Cordon(args) => drain::cordon(&args, invocation).await,
         Command::Uncordon(args) => drain::uncordon(&args, invocation).await,
         Command::Drain(args) => drain::run(&args, invocation).await,
+        Command::Policy(args) => policy::run(&args, invocation).await,
         Command::Validate(args) => validate::run(&args, invocation),
         Command::Dev(args) => dev::run(&args, invocation).await,
         Command::Completion { shell } => completion::run(shell, invocation),

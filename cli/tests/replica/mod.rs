@@ -188,6 +188,22 @@ impl Control for Replica {
         Ok(Response::new(Box::pin(outputs)))
     }
 
+    async fn get_policy(&self, _: Request<wire::GetPolicyRequest>) -> Result<Response<wire::Policy>, Status> {
+        self.act().await?;
+        Ok(Response::new(wire::Policy::default()))
+    }
+
+    async fn set_policy(
+        &self,
+        request: Request<wire::SetPolicyRequest>,
+    ) -> Result<Response<wire::Policy>, Status> {
+        let request = request.into_inner();
+        self.request_ids.lock().unwrap().push(request.request_id);
+        self.act().await?;
+        let change = proto::policy::PolicyChange::from(request.change.unwrap_or_default());
+        Ok(Response::new(change.of(proto::policy::Policy::default()).into()))
+    }
+
     async fn cluster(
         &self,
         _: Request<wire::ClusterRequest>,

@@ -1,9 +1,9 @@
-//! What shall change: checked in full before it is proposed, so that the log holds nothing that a user could have
-//! been told at once.
+//! What shall change: checked before it is proposed, so that the log holds nothing that a user could have been told at
+//! once; but for the policy, which is part of the state.
 
 use super::{Api, Fault};
 use proto::object::Kind;
-use proto::policy::Policy;
+use proto::policy::{Policy, PolicyChange};
 use proto::spec::Manifest;
 use proto::wire::{self, command::Op};
 
@@ -31,10 +31,6 @@ impl Api {
     ) -> Result<wire::Accepted, Fault> {
         check_request_id(&request_id)?;
         let manifest = Manifest::try_from(manifest)?;
-        match &manifest {
-            Manifest::Sandbox { spec, .. } => Policy::default().check(spec)?,
-            Manifest::Node { .. } | Manifest::External { .. } => {}
-        }
         let op = Op::Apply(wire::ApplyObject {
             manifest: Some((&manifest).into()),
             replace: write == Write::Replace,
@@ -83,6 +79,28 @@ impl Api {
         accepted
             .object
             .ok_or(Fault::Invalid("the node was deleted meanwhile".to_owned()))
+    }
+
+    /// Changes what sandboxes may loosen; the policy as it is then.
+    ///
+    /// # Errors
+    /// [`Fault`]
+    pub async fn set_policy(&self, request_id: String, change: PolicyChange) -> Result<Policy, Fault> {
+        check_request_id(&request_id)?;
+        self.propose(request_id, Op::SetPolicy(change.into())).await?;
+        // Accepted is applied.
+        Ok(self.replica.replicated().read().policy())
+    }
+
+    /// What sandboxes may loosen.
+    ///
+    /// # Errors
+    /// [`Fault::Read`] unless `stale`.
+    pub async fn policy(&self, stale: bool) -> Result<Policy, Fault> {
+        if !stale {
+            self.replica.linearize().await?;
+        }
+        Ok(self.replica.replicated().read().policy())
     }
 
     async fn propose(&self, request_id: String, op: Op) -> Result<wire::Accepted, Fault> {

@@ -4,6 +4,7 @@ use super::placement::Placement;
 use proto::convert::ConvertError;
 use proto::id::{NodeId, SandboxId, Uid};
 use proto::object::Kind;
+use proto::policy::PolicyChange;
 use proto::spec::{Labels, Manifest};
 use proto::status::{ContainerStatus, NodeReport, NodeState, Phase, Reason};
 use proto::wire::{self, command::Op};
@@ -55,6 +56,8 @@ pub enum Command {
     },
     /// By the leader's scheduler: why they wait.
     ExplainPending(Vec<Explanation>),
+    /// By a user: what sandboxes may loosen from now on.
+    SetPolicy(PolicyChange),
 }
 
 /// What an agent observes of one sandbox.
@@ -129,6 +132,7 @@ impl TryFrom<wire::Command> for Command {
                     })
                     .collect(),
             ),
+            Op::SetPolicy(change) => Self::SetPolicy(change.into()),
         })
     }
 }

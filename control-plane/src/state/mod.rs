@@ -35,6 +35,7 @@ pub use stored::LoadError;
 
 use proto::id::{ExternalId, NodeId, SandboxId, Uid};
 use proto::object::{External, Node, Sandbox};
+use proto::policy::{Policy, PolicyChange};
 use proto::units::{Bytes, MilliCpu, Timestamp};
 use proto::wire;
 use requests::Requests;
@@ -57,6 +58,8 @@ pub struct State {
     now: Timestamp,
     /// Of the newest sandbox; the next one gets one more.
     last_uid: u64,
+    /// What sandboxes that are created may loosen.
+    policy: Policy,
     /// All, those included that another of their id has replaced and whose node has not cleared them away yet.
     sandboxes: BTreeMap<Uid, Arc<Sandbox>>,
     /// The one with the greatest uid is what the id stands for.
@@ -243,6 +246,12 @@ impl State {
         self.now
     }
 
+    /// What sandboxes that are created may loosen of their isolation.
+    #[must_use]
+    pub fn policy(&self) -> Policy {
+        self.policy
+    }
+
     /// What the id stands for.
     #[must_use]
     pub fn sandbox(&self, id: &SandboxId) -> Option<&Arc<Sandbox>> {
@@ -369,6 +378,22 @@ fn apply(to: &mut Transaction<'_>, command: Command) -> Result<Response, Rejecti
         Command::ReportStatus { node, reports } => sandbox::report(to, &node, reports),
         Command::Expire { sandboxes, retention } => sandbox::expire(to, sandboxes, retention),
         Command::ExplainPending(explanations) => sandbox::explain(to, explanations),
+        Command::SetPolicy(change) => Ok(set_policy(to, change)),
+    }
+}
+
+fn set_policy(to: &mut Transaction<'_>, change: PolicyChange) -> Response {
+    let before = to.state().policy();
+    let after = change.of(before);
+    to.put_policy(after);
+    let outcome = if before == after {
+        wire::Outcome::Unchanged
+    } else {
+        wire::Outcome::Configured
+    };
+    Response {
+        outcome,
+        object: None,
     }
 }
 

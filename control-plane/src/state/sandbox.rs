@@ -10,8 +10,8 @@ use proto::object::Sandbox;
 use proto::spec::{Labels, OnNodeLoss, SandboxSpec};
 use proto::status::{Condition, EarlierPlacement, Phase, Reason, SandboxStatus};
 use proto::units::Timestamp;
-use proto::wire::Outcome;
 use proto::wire::object::Object;
+use proto::wire::{self, Outcome};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,6 +27,7 @@ pub(super) fn apply(
     replace: bool,
 ) -> Result<Response, Rejection> {
     let Some(old) = to.state().sandbox(&id).cloned() else {
+        check_policy(to.state(), &spec)?;
         let made = create(to, id, labels, spec);
         return Ok(respond(Outcome::Created, &made));
     };
@@ -43,6 +44,7 @@ pub(super) fn apply(
                 ..Rejection::conflict(format!("sandbox {id} is there with another spec"))
             });
         }
+        check_policy(to.state(), &spec)?;
         begin_deletion(to, &old);
         let made = create(to, id, labels, spec);
         return Ok(respond(Outcome::Replaced, &made));
@@ -56,6 +58,14 @@ pub(super) fn apply(
     sandbox.spec = spec;
     let changed = to.put_sandbox(sandbox);
     Ok(respond(Outcome::Configured, &changed))
+}
+
+/// What is there already goes on, whatever the policy has become.
+fn check_policy(state: &State, spec: &SandboxSpec) -> Result<(), Rejection> {
+    state
+        .policy()
+        .check(spec)
+        .map_err(|faults| Rejection::new(wire::rejected::Code::Invalid, faults.to_string()))
 }
 
 /// Paths of what differs and must not, whole items of lists; all but `ttl_seconds` is immutable.

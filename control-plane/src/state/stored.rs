@@ -6,6 +6,7 @@ use prost::Message;
 use proto::convert::ConvertError;
 use proto::id::{NodeId, Uid};
 use proto::object::{External, Node, Sandbox};
+use proto::policy::Policy;
 use proto::status::AssignedPort;
 use proto::units::Timestamp;
 use proto::wire;
@@ -60,6 +61,7 @@ pub(super) fn meta(state: &State) -> Write {
     let meta = wire::StateMeta {
         now_ms: state.now.0,
         last_uid: state.last_uid,
+        policy: (state.policy != Policy::default()).then(|| state.policy.into()),
     };
     Write {
         key: vec![META],
@@ -177,6 +179,7 @@ fn load_record(state: &mut State, key: &[u8], value: &[u8]) -> Result<Vec<u8>, L
             let meta = wire::StateMeta::decode(value).map_err(decode)?;
             state.now = Timestamp(meta.now_ms);
             state.last_uid = meta.last_uid;
+            state.policy = meta.policy.unwrap_or_default().into();
             vec![META]
         }
         Some(&SANDBOX) => {

@@ -5,6 +5,7 @@ use super::{Change, HostPort, Placed, Stamp, State, Write, stored};
 use proto::budget;
 use proto::id::{ExternalId, NodeId, Uid};
 use proto::object::{External, Node, Sandbox};
+use proto::policy::Policy;
 use std::sync::Arc;
 
 /// One command at work.
@@ -38,6 +39,11 @@ impl<'a> Transaction<'a> {
     pub(super) fn new_uid(&mut self) -> Uid {
         self.state.last_uid += 1;
         Uid(self.state.last_uid)
+    }
+
+    /// Written with what else the state knows beside its objects.
+    pub(super) fn put_policy(&mut self, policy: Policy) {
+        self.state.policy = policy;
     }
 
     /// Creates it, or takes the place of what has its uid.

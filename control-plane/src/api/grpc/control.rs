@@ -182,6 +182,17 @@ impl Control for ControlService {
         answer(opened.await)
     }
 
+    async fn get_policy(&self, request: Request<wire::GetPolicyRequest>) -> Answer<wire::Policy> {
+        answer(self.0.policy(request.into_inner().stale).await.map(Into::into))
+    }
+
+    async fn set_policy(&self, request: Request<wire::SetPolicyRequest>) -> Answer<wire::Policy> {
+        let request = request.into_inner();
+        let change = request.change.unwrap_or_default().into();
+        let policy = self.0.set_policy(request.request_id, change).await;
+        answer(policy.map(Into::into))
+    }
+
     async fn cluster(&self, request: Request<wire::ClusterRequest>) -> Answer<wire::ClusterResponse> {
         answer(self.0.cluster(request.into_inner().stale).await)
     }

@@ -43,7 +43,7 @@ pub(super) fn new_request_id() -> String {
     uuid::Uuid::now_v7().to_string()
 }
 
-fn json<T: DeserializeOwned>(body: &[u8]) -> Result<T, Fault> {
+pub(super) fn json<T: DeserializeOwned>(body: &[u8]) -> Result<T, Fault> {
     serde_json::from_slice(body).map_err(|e| Fault::Invalid(format!("body: {e}")))
 }
 

@@ -3,7 +3,7 @@
 //!
 //! | file | owns |
 //! |---|---|
-//! | `sandboxes`, `nodes`, `externals`, `cluster` | what can be done with each |
+//! | `sandboxes`, `nodes`, `externals`, `policy`, `cluster` | what can be done with each |
 //! | `objects` | what these have in common |
 //! | `logs`, `watch` | lines and changes |
 //! | `health` | whether this replica lives and is ready, and the API's description |
@@ -20,6 +20,7 @@ mod health;
 mod logs;
 mod nodes;
 mod objects;
+mod policy;
 mod sandboxes;
 mod watch;
 
@@ -55,6 +56,7 @@ pub fn router(api: &Api) -> Router {
         .route("/api/v1/nodes/{id}", patch(nodes::change).delete(nodes::remove))
         .route("/api/v1/externals", post(externals::apply))
         .route("/api/v1/externals/{id}", delete(externals::remove))
+        .route("/api/v1/policy", patch(policy::change))
         .route_layer(from_fn_with_state(rest.clone(), forward::to_leader));
     let any = Router::new()
         .route("/api/v1/sandboxes", get(sandboxes::list))
@@ -63,6 +65,7 @@ pub fn router(api: &Api) -> Router {
         .route("/api/v1/nodes/{id}", get(nodes::show))
         .route("/api/v1/externals", get(externals::list))
         .route("/api/v1/externals/{id}", get(externals::show))
+        .route("/api/v1/policy", get(policy::show))
         .route("/api/v1/cluster", get(cluster::show))
         .route("/api/v1/watch", get(watch::events));
     Router::new()

@@ -3,6 +3,7 @@
 
 mod externals;
 mod nodes;
+mod policy;
 mod ports;
 mod requests;
 mod sandboxes;
