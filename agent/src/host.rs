@@ -46,6 +46,8 @@ pub struct HostSettings {
     pub default_runtime: Runtime,
     /// What a container can be given at most.
     pub available: Capabilities,
+    /// The kernel enforces AppArmor profiles.
+    pub apparmor: bool,
     /// The agent's own hard limit.
     pub open_files: u64,
     pub boot_id: String,

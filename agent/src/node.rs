@@ -13,6 +13,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 const MEMORY: &str = "/proc/meminfo";
+const APPARMOR: &str = "/sys/module/apparmor/parameters/enabled";
 const RESOLV_CONF: &str = "/etc/resolv.conf";
 /// Where the real name servers are if the first one only points to a resolver of this machine.
 const RESOLVED_CONF: &str = "/run/systemd/resolve/resolv.conf";
@@ -136,6 +137,12 @@ pub fn resolv_conf(configured: &[IpAddr]) -> String {
     }
     let lines = servers.iter().take(MAX_NAME_SERVERS);
     lines.map(|server| format!("nameserver {server}\n")).collect()
+}
+
+/// Whether this machine's kernel enforces AppArmor profiles.
+#[must_use]
+pub fn has_apparmor() -> bool {
+    std::fs::read_to_string(APPARMOR).is_ok_and(|enabled| enabled.trim() == "Y")
 }
 
 fn reachable_name_servers(text: &str) -> Vec<IpAddr> {

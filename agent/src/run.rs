@@ -239,6 +239,7 @@ fn host_settings(config: &Config, boot_id: String) -> Result<HostSettings, RunEr
         resolv_conf: node::resolv_conf(&config.dns),
         default_runtime: config.default_runtime,
         available: available_capabilities()?,
+        apparmor: node::has_apparmor(),
         open_files,
         boot_id,
         program: Launch::this_program(),

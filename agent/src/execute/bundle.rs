@@ -139,6 +139,7 @@ fn render(
         },
         local_seccomp: local_seccomp.as_ref(),
         available: &input.settings.available,
+        apparmor: input.settings.apparmor,
         open_files: input.settings.open_files,
     })?;
     let path = own.bundle.join("config.json");

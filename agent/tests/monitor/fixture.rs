@@ -145,6 +145,7 @@ impl Sandbox {
             },
             local_seccomp: None,
             available: &available_capabilities().expect("read"),
+            apparmor: false,
             open_files: 1_024,
         });
         let config = own.bundle.join("config.json");

@@ -49,6 +49,22 @@ pub(crate) struct Traces {
     processes: Vec<String>,
 }
 
+impl Traces {
+    /// What has ended keeps its folder, with logs and status.
+    pub(crate) fn is_but_for_folders(&self, other: &Self) -> bool {
+        let without = |traces: &Self| {
+            (
+                traces.mounts.clone(),
+                traces.links.clone(),
+                traces.elements.clone(),
+                traces.cgroups.clone(),
+                traces.processes.clone(),
+            )
+        };
+        without(self) == without(other)
+    }
+}
+
 impl Machine {
     pub(crate) async fn new(server: &str) -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
@@ -110,6 +126,11 @@ impl Machine {
             .stderr(log)
             .spawn();
         Running(agent.expect("the agent starts"))
+    }
+
+    /// What another program may do that manages the machine's firewall.
+    pub(crate) fn flush_firewall(&self) {
+        command("nft", &["flush", "ruleset"]);
     }
 
     /// What is there now.

@@ -246,3 +246,76 @@ fn sandboxes_are_ended_when_no_leader_is_heard_for_the_lease_also_without_an_age
         machine.await_monitor_gone(2).await;
     });
 }
+
+/// The other one has the host port: the kernel refuses the whole transaction.
+#[test]
+fn rule_that_cannot_be_set_keeps_a_sandbox_from_starting() {
+    on_machine(LONG_LEASE, |mut leader, machine| async move {
+        let _agent = machine.start();
+        let mut session = leader.session().await;
+        let spec = format!(
+            "ports: [{{container_port: 80}}]\n{}",
+            one("echo begun; sleep 600")
+        );
+        let published = |uid, id| {
+            let mut sandbox = desired(uid, id, &spec);
+            sandbox.ports = vec![proto::wire::AssignedPort {
+                host_port: 12_000,
+                container_port: 80,
+                protocol: proto::wire::Protocol::Tcp.into(),
+            }];
+            sandbox
+        };
+        session.desire(&[published(1, "first")]).await;
+        session.reported(1, Phase::Running).await;
+        let before = machine.traces().await;
+        session
+            .desire(&[published(1, "first"), published(2, "second")])
+            .await;
+        let failed = session.reported(2, Phase::Failed).await;
+        assert_eq!(failed.reason(), Reason::StartFailed, "{failed:?}");
+        assert!(
+            failed.message.contains("the firewall cannot add tcp . 12000"),
+            "{failed:?}"
+        );
+        assert_eq!(failed.containers[0].started_at_ms, 0, "{failed:?}");
+        let after = machine.traces().await;
+        assert!(
+            after.is_but_for_folders(&before),
+            "{after:#?} instead of {before:#?}"
+        );
+        assert_eq!(session.known(1).phase(), Phase::Running);
+    });
+}
+
+#[test]
+fn firewall_that_was_flushed_while_no_agent_was_there_is_whole_again() {
+    on_machine(LONG_LEASE, |mut leader, machine| async move {
+        let agent = machine.start();
+        let mut session = leader.session().await;
+        let spec = format!(
+            "egress: true\nports: [{{container_port: 80}}]\n{}",
+            one("sleep 600")
+        );
+        let mut sandbox = desired(1, "runs", &spec);
+        sandbox.ports = vec![proto::wire::AssignedPort {
+            host_port: 12_000,
+            container_port: 80,
+            protocol: proto::wire::Protocol::Tcp.into(),
+        }];
+        session.desire(&[sandbox]).await;
+        session.reported(1, Phase::Running).await;
+        let before = machine.traces().await;
+        // Held by the agent, as long as it lives.
+        machine.flush_firewall();
+        assert_eq!(machine.traces().await, before);
+        agent.kill();
+        drop(session);
+        machine.flush_firewall();
+        assert_ne!(machine.traces().await, before);
+        let _agent = machine.start();
+        let mut session = leader.session().await;
+        session.reported(1, Phase::Running).await;
+        machine.await_traces(&before).await;
+    });
+}

@@ -2,6 +2,7 @@
 //! real containers. One binary, so that all tests share the registry. Needs root.
 
 mod agents;
+mod isolation;
 mod lifecycle;
 mod network;
 mod replicas;

@@ -157,3 +157,51 @@ fn egress_reaches_the_outside_only_where_it_is_allowed() {
         assert_eq!(said.contains("reached"), reaches, "{id}: {said}");
     }
 }
+
+#[test]
+fn flushing_the_nodes_firewall_opens_and_closes_nothing() {
+    let cluster = Cluster::up(1, &[]);
+    cluster
+        .apply(include_str!("../../../examples/web.yaml"), &["--wait"])
+        .ok();
+    let web = cluster.get("sandbox", "web");
+    let port = web["status"]["assigned_ports"][0]["host_port"]
+        .as_u64()
+        .expect("a host port");
+    let agent = cluster.member("agent-1").address;
+    let flush = || cluster.inside("agent-1", &["nft", "flush", "ruleset"]).ok();
+    flush();
+    assert!(http(&agent, port).contains("served from a sandbox"));
+    let outside = outside(&cluster);
+    let script = tries(&[outside.clone(), format!("{agent} {port}")]);
+    cluster.apply(&manifest("shut", &script, ""), &[]).ok();
+    cluster.wait("sandbox/shut", "phase=Succeeded", LONG).ok();
+    assert_eq!(logs(&cluster, "shut"), "tried\n");
+    // Nobody holds it while the agent is dead: the next one puts it back.
+    cluster.run("dev kill agent-1").ok();
+    flush();
+    cluster.run("dev restart agent-1").ok();
+    cluster.wait("node/agent-1", "state=Ready", LONG).ok();
+    cluster.apply(&manifest("after", &script, ""), &[]).ok();
+    cluster.wait("sandbox/after", "phase=Succeeded", LONG).ok();
+    assert!(http(&agent, port).contains("served from a sandbox"));
+    assert_eq!(logs(&cluster, "after"), "tried\n");
+}
+
+#[test]
+fn name_servers_are_those_that_the_node_was_given() {
+    let cluster = Cluster::up(
+        1,
+        &["--agent-arg=--dns=192.0.2.53", "--agent-arg=--dns=192.0.2.54"],
+    );
+    let script = "cat /etc/resolv.conf; echo x > /etc/resolv.conf || echo fixed";
+    cluster
+        .apply(&manifest("names", script, "egress: true"), &[])
+        .ok();
+    cluster.wait("sandbox/names", "phase=Succeeded", LONG).ok();
+    let said = logs(&cluster, "names");
+    assert!(
+        said.contains("nameserver 192.0.2.53\nnameserver 192.0.2.54\n") && said.contains("fixed"),
+        "{said}"
+    );
+}

@@ -82,6 +82,8 @@ pub struct BundleInput<'a> {
     pub local_seccomp: Option<&'a LinuxSeccomp>,
     /// What this node can give, from [`available_capabilities`].
     pub available: &'a Capabilities,
+    /// The node's kernel enforces AppArmor profiles.
+    pub apparmor: bool,
     /// The agent's own hard limit of open files; a container can't have more.
     pub open_files: u64,
 }
@@ -147,6 +149,10 @@ pub enum BundleError {
     NoTmpfs { container: Name, path: String },
     #[error("container {container}: the seccomp profile {profile} was not loaded")]
     NoSeccomp { container: Name, profile: Name },
+    #[error(
+        "container {container}: this node has no AppArmor, so that nothing would enforce the profile {profile}"
+    )]
+    NoApparmor { container: Name, profile: Name },
     #[error("container {container}: cannot assemble its spec: {source}")]
     Spec { container: Name, source: OciSpecError },
 }

@@ -18,6 +18,7 @@ const MAX_OPEN_FILES: u64 = 524_288;
 
 pub(super) fn render(input: &BundleInput<'_>, capabilities: &Capabilities) -> Result<Process, BundleError> {
     let (args, env, cwd) = (args(input)?, env(input)?, cwd(input)?);
+    let apparmor = apparmor(input)?;
     let build = || {
         let user = UserBuilder::default()
             .uid(input.user.uid)
@@ -40,7 +41,7 @@ pub(super) fn render(input: &BundleInput<'_>, capabilities: &Capabilities) -> Re
             .cwd(cwd)
             .capabilities(sets)
             .rlimits(limits(input.open_files)?);
-        let mut process = match apparmor(input) {
+        let mut process = match apparmor {
             Some(profile) => process.apparmor_profile(profile).build()?,
             None => process.build()?,
         };
@@ -142,16 +143,21 @@ fn no_new_privileges(input: &BundleInput<'_>) -> bool {
     last.into_iter().next().unwrap_or(true)
 }
 
-/// There is no default profile of ours: without one, the node's own rules hold.
-fn apparmor(input: &BundleInput<'_>) -> Option<String> {
+/// There is no default profile of ours: without one, the node's own rules hold. A profile that nobody would enforce is
+/// refused; "unconfined" needs nobody.
+fn apparmor(input: &BundleInput<'_>) -> Result<Option<String>, BundleError> {
     let options = input.container.security_opt.iter().rev();
     let mut last = options.filter_map(|option| match option {
         SecurityOpt::Apparmor(profile) => Some(profile),
         SecurityOpt::Seccomp(_) | SecurityOpt::NoNewPrivileges(_) => None,
     });
     match last.next() {
-        None | Some(Profile::RuntimeDefault) => None,
-        Some(Profile::Unconfined) => Some("unconfined".to_owned()),
-        Some(Profile::Localhost(name)) => Some(name.to_string()),
+        None | Some(Profile::RuntimeDefault) => Ok(None),
+        Some(Profile::Unconfined) => Ok(input.apparmor.then(|| "unconfined".to_owned())),
+        Some(Profile::Localhost(name)) if input.apparmor => Ok(Some(name.to_string())),
+        Some(Profile::Localhost(name)) => Err(BundleError::NoApparmor {
+            container: input.container.name.clone(),
+            profile: name.clone(),
+        }),
     }
 }

@@ -43,6 +43,7 @@ struct Host {
     cgroup_namespace: bool,
     swap: bool,
     available: Capabilities,
+    apparmor: bool,
     local_seccomp: Option<LinuxSeccomp>,
     tmpfs: Vec<PathBuf>,
     volumes: BTreeMap<Name, PathBuf>,
@@ -60,6 +61,7 @@ impl Host {
             swap: true,
             // All but CAP_SYS_RESOURCE.
             available: capability::of_bits(0x1ff_feff_ffff),
+            apparmor: true,
             local_seccomp: None,
             tmpfs: vec![at("tmpfs-0"), at("tmpfs-1")],
             volumes: BTreeMap::from([(Name::new("v").expect("a name"), at("volumes/v"))]),
@@ -105,6 +107,7 @@ impl Host {
             },
             local_seccomp: self.local_seccomp.as_ref(),
             available: &self.available,
+            apparmor: self.apparmor,
             open_files: 20_000,
         })
     }
@@ -281,6 +284,16 @@ fn security_options_are_closed_unless_opened() {
         "/process/apparmorProfile",
         json!("unconfined"),
     );
+    let mut bare = Host::below("/box");
+    bare.apparmor = false;
+    let refused = bare.render(&spec("security_opt: [apparmor=localhost/mine]"), &image());
+    let refused = refused.expect_err("nothing enforces it").to_string();
+    assert!(
+        refused.contains("no AppArmor") && refused.contains("mine"),
+        "{refused}"
+    );
+    let unconfined = bare.json(&spec("security_opt: [apparmor=unconfined]"), &image());
+    assert_eq!(unconfined["process"]["apparmorProfile"], Value::Null);
     check("", "/linux/seccomp/defaultAction", json!("SCMP_ACT_ERRNO"));
     check(
         "security_opt: [seccomp=runtime/default]",
