@@ -12,6 +12,7 @@ use proto::units::{Bytes, MilliCpu};
 use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 pub use check::Problem;
 
@@ -113,6 +114,10 @@ pub struct Settings {
     #[arg(long, env = "SBX_DEFAULT_RUNTIME", value_name = "RUNTIME", global = true)]
     pub default_runtime: Option<String>,
 
+    /// How long a sandbox's containers may take to start, images present: after that it has failed [default: 2m]
+    #[arg(long, env = "SBX_START_TIMEOUT", value_name = "TIME", global = true)]
+    pub start_timeout: Option<String>,
+
     /// How much of the machine sandboxes may take, in per cent [default: 90]
     #[arg(long, env = "SBX_MAX_ALLOC_PERCENT", value_name = "N", global = true)]
     pub max_alloc_percent: Option<u8>,
@@ -185,6 +190,8 @@ pub struct Config {
     pub images: CollectPolicy,
     pub labels: Labels,
     pub default_runtime: Runtime,
+    /// At least a second.
+    pub start_timeout: Duration,
     /// 1..=100
     pub max_alloc_percent: u8,
     /// `None`: what the machine has.
@@ -255,6 +262,7 @@ impl Settings {
             label: self.label.or(other.label),
             insecure: self.insecure.or(other.insecure),
             default_runtime: self.default_runtime.or(other.default_runtime),
+            start_timeout: self.start_timeout.or(other.start_timeout),
             max_alloc_percent: self.max_alloc_percent.or(other.max_alloc_percent),
             cpu: self.cpu.or(other.cpu),
             memory: self.memory.or(other.memory),
@@ -285,6 +293,7 @@ impl Settings {
             label: Some(Vec::new()),
             insecure: Some(false),
             default_runtime: Some(Runtime::Native.as_str().to_owned()),
+            start_timeout: Some("2m".to_owned()),
             max_alloc_percent: Some(90),
             cpu: None,
             memory: None,

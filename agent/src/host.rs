@@ -12,6 +12,7 @@ use proto::id::Uid;
 use proto::spec::Runtime;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::Semaphore;
 
 /// Sandboxes whose files are made or whose processes are started at the same time. Mounting and cgroups contend on
@@ -44,6 +45,8 @@ pub struct HostSettings {
     /// The text of that file in every container.
     pub resolv_conf: String,
     pub default_runtime: Runtime,
+    /// From the start of a sandbox's monitor to that of all its containers.
+    pub start_timeout: Duration,
     /// What a container can be given at most.
     pub available: Capabilities,
     /// The kernel enforces AppArmor profiles.

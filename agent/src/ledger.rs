@@ -5,10 +5,11 @@
 //! Acts on nothing itself: `session` brings desired states, `reconcile` follows what is accepted.
 
 use crate::clock::BootTime;
+use crate::reserve::Reserve;
 use crate::sealed::{self, Durability, SealedError};
 use proto::id::Uid;
 use proto::wire;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -64,6 +65,7 @@ pub enum LedgerError {
 #[derive(Debug)]
 pub struct Ledger {
     path: PathBuf,
+    reserve: Reserve,
     boot_id: String,
     state: Mutex<State>,
     /// `None`: nothing was ever accepted here, or it can't be read any more.
@@ -101,6 +103,7 @@ impl Ledger {
         let accepted = stored.map(|stored| Arc::new(accepted(stored, boot_id)));
         Ok(Self {
             path,
+            reserve: Reserve::keep(dir),
             boot_id: boot_id.to_owned(),
             published: watch::Sender::new(accepted.clone()),
             state: Mutex::new(State {
@@ -110,15 +113,49 @@ impl Ledger {
         })
     }
 
-    /// Takes a desired state in, on stable storage, and then lets those know who follow. Times to live in it are
-    /// counted from `now`, the moment that it arrived. Blocks for one write to the disk.
+    /// Takes desired states in, in their order, on stable storage, and then lets those know who follow. Times to live
+    /// are counted from the moment beside each, at which it arrived. Blocks for one write to the disk, however many
+    /// there are.
     ///
     /// # Errors
-    /// [`LedgerError`]; what was accepted before stays in force.
-    pub fn accept(&self, desired: wire::Desired, now: BootTime) -> Result<(), LedgerError> {
-        let version = Version::from(desired.version.ok_or(LedgerError::NoVersion)?);
+    /// [`LedgerError`] for the first that is refused; what was accepted before it stays in force.
+    pub fn accept(&self, offered: Vec<(wire::Desired, BootTime)>) -> Result<(), LedgerError> {
         let mut state = self.lock();
-        let before = state.accepted.as_deref();
+        let mut newest = state.accepted.clone();
+        let mut removed = BTreeMap::new();
+        let mut refused = Ok(());
+        for (desired, arrived) in offered {
+            match self.next(newest.as_deref(), desired, arrived, &mut removed) {
+                Ok(accepted) => newest = Some(Arc::new(accepted)),
+                Err(why) => {
+                    refused = Err(why);
+                    break;
+                }
+            }
+        }
+        let is_new = match (&newest, &state.accepted) {
+            (Some(newest), Some(before)) => !Arc::ptr_eq(newest, before),
+            (newest, _) => newest.is_some(),
+        };
+        if let Some(newest) = newest.filter(|_| is_new) {
+            self.write(&newest)?;
+            state.accepted = Some(newest.clone());
+            state.removed.extend(removed);
+            // Under the lock, so that the newest one is published last.
+            self.published.send_replace(Some(newest));
+        }
+        refused
+    }
+
+    /// What is in force after `before` where `desired` is accepted; what that removes is added to `removed`.
+    fn next(
+        &self,
+        before: Option<&Accepted>,
+        desired: wire::Desired,
+        arrived: BootTime,
+        removed: &mut BTreeMap<Uid, String>,
+    ) -> Result<Accepted, LedgerError> {
+        let version = Version::from(desired.version.ok_or(LedgerError::NoVersion)?);
         if let Some(before) = before
             && version < before.version
         {
@@ -133,20 +170,15 @@ impl Ledger {
             (false, Some(before)) => before.sandboxes.clone(),
             (false, None) => return Err(LedgerError::NotWhole),
         };
-        let removed: BTreeSet<Uid> = desired.removed_uids.into_iter().map(Uid).collect();
-        sandboxes.retain(|uid, _| !removed.contains(uid));
-        let id = |uid: &Uid| Some((*uid, before?.sandboxes.get(uid)?.desired.sandbox_id.clone()));
-        let removed: BTreeMap<Uid, String> = removed.iter().filter_map(id).collect();
-        for sandbox in desired.sandboxes {
-            sandboxes.insert(Uid(sandbox.uid), Arc::new(wanted(sandbox, now)));
+        for uid in desired.removed_uids.into_iter().map(Uid) {
+            sandboxes.remove(&uid);
+            let known = before.and_then(|before| before.sandboxes.get(&uid));
+            removed.extend(known.map(|wanted| (uid, wanted.desired.sandbox_id.clone())));
         }
-        let accepted = Arc::new(Accepted { version, sandboxes });
-        sealed::write(&self.path, MAGIC, &self.stored(&accepted), Durability::Power)?;
-        state.accepted = Some(accepted.clone());
-        state.removed.extend(removed);
-        // Under the lock, so that the newest one is published last.
-        self.published.send_replace(Some(accepted));
-        Ok(())
+        for sandbox in desired.sandboxes {
+            sandboxes.insert(Uid(sandbox.uid), Arc::new(wanted(sandbox, arrived)));
+        }
+        Ok(Accepted { version, sandboxes })
     }
 
     /// The newest version that was accepted.
@@ -166,6 +198,24 @@ impl Ledger {
     #[must_use]
     pub fn take_removed(&self) -> BTreeMap<Uid, String> {
         std::mem::take(&mut self.lock().removed)
+    }
+
+    /// Also where the disk is full, so that what fills it can be removed.
+    fn write(&self, accepted: &Accepted) -> Result<(), SealedError> {
+        let stored = self.stored(accepted);
+        let write = || sealed::write(&self.path, MAGIC, &stored, Durability::Power);
+        match write() {
+            Err(SealedError::Io { source, .. }) if self.reserve.spend(&source) => {
+                tracing::error!(
+                    path = %self.path.display(),
+                    "the disk is full: remove sandboxes or images, or make it larger"
+                );
+                write()?;
+            }
+            written => written?,
+        }
+        self.reserve.restore();
+        Ok(())
     }
 
     fn stored(&self, accepted: &Accepted) -> wire::Ledger {

@@ -15,6 +15,7 @@ pub mod reconcile;
 pub mod record;
 pub mod relay;
 pub mod report;
+mod reserve;
 pub mod run;
 pub mod runtime;
 mod sandbox;

@@ -238,6 +238,7 @@ fn host_settings(config: &Config, boot_id: String) -> Result<HostSettings, RunEr
         cgroup_parent: config.cgroup_parent.clone(),
         resolv_conf: node::resolv_conf(&config.dns),
         default_runtime: config.default_runtime,
+        start_timeout: config.start_timeout,
         available: available_capabilities()?,
         apparmor: node::has_apparmor(),
         open_files,

@@ -10,9 +10,12 @@ use proto::units::{Bytes, MilliCpu, QuantityError};
 use std::fmt::Display;
 use std::net::IpAddr;
 use std::path::{Component, Path, PathBuf};
+use std::time::Duration;
 
 /// Fewer than 16 addresses are a mistake, and more than 16 million as well.
 const PREFIXES: std::ops::RangeInclusive<u8> = 8..=28;
+/// Runtimes of the command line take some 100 ms a container, and a busy machine several times that.
+const SHORTEST_START: Duration = Duration::from_secs(1);
 
 /// One thing that is wrong with the settings, with its key.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -68,6 +71,8 @@ pub(super) fn check(given: Settings) -> Result<Config, Vec<Problem>> {
     let labels = problems.all("label", given.label, label);
     let runtime = given.default_runtime.unwrap_or_default();
     let default_runtime = problems.take("default_runtime", &runtime, runtime_named(&runtime));
+    let start = given.start_timeout.unwrap_or_default();
+    let start_timeout = problems.take("start_timeout", &start, start_time(&start));
     let percent = given.max_alloc_percent.unwrap_or_default();
     let max_alloc_percent = problems.take("max_alloc_percent", &percent.to_string(), share(percent));
     let cpu = given
@@ -84,6 +89,7 @@ pub(super) fn check(given: Settings) -> Result<Config, Vec<Problem>> {
         state_dir,
         cgroup_parent,
         default_runtime,
+        start_timeout,
         max_alloc_percent,
         sandbox_cidr,
     ) {
@@ -92,6 +98,7 @@ pub(super) fn check(given: Settings) -> Result<Config, Vec<Problem>> {
             Some(state_dir),
             Some(cgroup_parent),
             Some(default_runtime),
+            Some(start_timeout),
             Some(max_alloc_percent),
             Some(sandbox_cidr),
         ) if problems.0.is_empty() => Ok(Config {
@@ -104,6 +111,7 @@ pub(super) fn check(given: Settings) -> Result<Config, Vec<Problem>> {
             images,
             labels: Labels::from_iter(labels),
             default_runtime,
+            start_timeout,
             max_alloc_percent,
             cpu,
             memory,
@@ -227,6 +235,16 @@ fn runtime_named(text: &str) -> Result<Runtime, &'static str> {
     let mut all = Runtime::ALL.into_iter();
     all.find(|runtime| runtime.as_str() == text)
         .ok_or("is no runtime; there are native, runc, crun and runsc")
+}
+
+fn start_time(text: &str) -> Result<Duration, String> {
+    match humantime::parse_duration(text) {
+        Ok(time) if time >= SHORTEST_START => Ok(time),
+        Ok(_) => Err(format!(
+            "is too short; give containers at least {SHORTEST_START:?}"
+        )),
+        Err(why) => Err(why.to_string()),
+    }
 }
 
 fn share(percent: u8) -> Result<u8, &'static str> {

@@ -18,6 +18,7 @@ use proto::convert::ConvertError;
 use proto::id::Name;
 use proto::status::Reason;
 use std::path::PathBuf;
+use std::time::Duration;
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Failure {
@@ -47,8 +48,8 @@ pub(crate) enum Failure {
     SaveSpec { path: PathBuf, source: OciSpecError },
     #[error(transparent)]
     Monitor(#[from] MonitorError),
-    #[error("its containers were not started within {0} s")]
-    StartTimeout(u64),
+    #[error("its containers were not started within {0:?}, start_timeout")]
+    StartTimeout(Duration),
     #[error(transparent)]
     Probe(Box<ProbeFailure>),
     #[error(transparent)]
@@ -66,21 +67,22 @@ pub(crate) enum Failure {
 }
 
 impl Failure {
+    /// What this node fails at by itself may well succeed on another.
     fn reason(&self) -> Reason {
         match self {
-            Self::Image { .. } => Reason::ImagePullFailed,
-            Self::Namespace(_)
+            Self::Image { source, .. } if !source.is_of_node() => Reason::ImagePullFailed,
+            Self::User { .. } | Self::Seccomp { .. } | Self::Bundle(_) | Self::StartTimeout(_) => {
+                Reason::StartFailed
+            }
+            Self::Probe(_) => Reason::ProbeFailed,
+            Self::Image { .. }
+            | Self::Namespace(_)
             | Self::Network(_)
             | Self::Files(_)
             | Self::Cgroup(_)
-            | Self::User { .. }
-            | Self::Seccomp { .. }
-            | Self::Bundle(_)
             | Self::SaveSpec { .. }
             | Self::Monitor(_)
-            | Self::StartTimeout(_) => Reason::StartFailed,
-            Self::Probe(_) => Reason::ProbeFailed,
-            Self::Address(_)
+            | Self::Address(_)
             | Self::Record(_)
             | Self::Folder { .. }
             | Self::Spec(_)

@@ -15,10 +15,8 @@ use proto::wire::{self, MonitorPhase};
 use std::fs::DirBuilder;
 use std::os::unix::fs::DirBuilderExt;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-/// From files to running containers: what the contract promises. Pulling has a time of its own.
-const START_TIMEOUT: Duration = Duration::from_secs(120);
 /// No user of the node has business in a sandbox's folder.
 const PRIVATE: u32 = 0o700;
 /// Of a host name, so that it is one label of DNS.
@@ -125,6 +123,7 @@ pub(super) async fn start(sandbox: &mut Sandbox, interrupt: &mut Interrupt) -> R
     let order = interrupt.0.borrow().clone();
     let deadline = sandbox.deadline(&order);
     let host = sandbox.host.clone();
+    let timeout = host.settings.start_timeout;
     let turn = host.starts.acquire().await;
     if sandbox.parts.monitor.is_none() {
         let mut spec = sandbox
@@ -149,7 +148,7 @@ pub(super) async fn start(sandbox: &mut Sandbox, interrupt: &mut Interrupt) -> R
     let started = tokio::select! {
         started = monitor.started() => Ok(started),
         () = interrupt.arrived() => Err(Halt::Interrupted),
-        () = tokio::time::sleep(START_TIMEOUT) => Err(Failure::StartTimeout(START_TIMEOUT.as_secs()).into()),
+        () = tokio::time::sleep(timeout) => Err(Failure::StartTimeout(timeout).into()),
     };
     drop(turn);
     let state = match started? {

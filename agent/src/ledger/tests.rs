@@ -36,9 +36,9 @@ fn check(first: wire::Desired, second: wire::Desired, expected: Result<&[u64], &
     let folder = tempfile::tempdir().expect("a folder");
     let ledger = open(folder.path());
     ledger
-        .accept(first.clone(), BootTime(0))
+        .accept(vec![(first.clone(), BootTime(0))])
         .expect("the first is accepted");
-    let outcome = ledger.accept(second.clone(), BootTime(0));
+    let outcome = ledger.accept(vec![(second.clone(), BootTime(0))]);
     let after = match (outcome, expected) {
         (Ok(()), Ok(uids)) => uids.to_vec(),
         (Err(error), Err(part)) => {
@@ -88,7 +88,7 @@ fn change_without_a_whole_state_before_is_refused() {
     let ledger = open(folder.path());
     assert_eq!(uids(&ledger), None);
     let error = ledger
-        .accept(desired(1, 1, false, &[1], &[]), BootTime(0))
+        .accept(vec![(desired(1, 1, false, &[1], &[]), BootTime(0))])
         .expect_err("refused");
     assert!(error.to_string().contains("must be whole"), "{error}");
 }
@@ -98,7 +98,7 @@ fn damaged_file_is_put_aside_and_nothing_is_wanted_or_unwanted() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join(FILE);
     open(folder.path())
-        .accept(desired(1, 1, true, &[1], &[]), BootTime(0))
+        .accept(vec![(desired(1, 1, true, &[1], &[]), BootTime(0))])
         .expect("accepted");
     let mut bytes = std::fs::read(&path).expect("read");
     bytes.truncate(bytes.len() - 1);
@@ -111,14 +111,14 @@ fn damaged_file_is_put_aside_and_nothing_is_wanted_or_unwanted() {
 fn death_while_writing_leaves_what_was_accepted_before() {
     let folder = tempfile::tempdir().expect("a folder");
     open(folder.path())
-        .accept(desired(1, 1, true, &[1], &[]), BootTime(0))
+        .accept(vec![(desired(1, 1, true, &[1], &[]), BootTime(0))])
         .expect("accepted");
     // Half of a file that was never put in place.
     std::fs::write(folder.path().join("ledger.new"), b"SBXLhalf").expect("written");
     let ledger = open(folder.path());
     assert_eq!(uids(&ledger), Some(vec![1]));
     ledger
-        .accept(desired(1, 2, true, &[2], &[]), BootTime(0))
+        .accept(vec![(desired(1, 2, true, &[2], &[]), BootTime(0))])
         .expect("accepted");
     assert_eq!(uids(&open(folder.path())), Some(vec![2]));
 }
@@ -129,7 +129,7 @@ fn lifetimes_are_counted_from_arrival_and_end_with_the_boot() {
     let ledger = open(folder.path());
     let mut state = desired(1, 1, true, &[], &[]);
     state.sandboxes = vec![sandbox(1, 500), sandbox(2, 0)];
-    ledger.accept(state, BootTime(1_000)).expect("accepted");
+    ledger.accept(vec![(state, BootTime(1_000))]).expect("accepted");
     let expires = |ledger: &Ledger| {
         let accepted = ledger.follow().borrow().clone().expect("accepted");
         [1, 2].map(|uid| accepted.sandboxes[&Uid(uid)].expires)
@@ -145,12 +145,85 @@ fn removals_of_what_was_wanted_are_handed_on_once() {
     let folder = tempfile::tempdir().expect("a folder");
     let ledger = open(folder.path());
     ledger
-        .accept(desired(1, 1, true, &[1], &[]), BootTime(0))
+        .accept(vec![(desired(1, 1, true, &[1], &[]), BootTime(0))])
         .expect("accepted");
     ledger
-        .accept(desired(1, 2, false, &[], &[1, 7]), BootTime(0))
+        .accept(vec![(desired(1, 2, false, &[], &[1, 7]), BootTime(0))])
         .expect("accepted");
     // What this node was never asked for has no name here, and nobody waits for it.
     assert_eq!(ledger.take_removed(), BTreeMap::from([(Uid(1), "s1".to_owned())]));
     assert_eq!(ledger.take_removed(), BTreeMap::new());
+}
+
+#[test]
+fn ledger_cut_off_or_altered_at_any_byte_is_the_whole_one_or_none() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join(FILE);
+    open(folder.path())
+        .accept(vec![(desired(3, 7, true, &[1, 2], &[]), BootTime(0))])
+        .expect("accepted");
+    let whole = std::fs::read(&path).expect("read");
+    let cut = (0..whole.len()).map(|length| whole[..length].to_vec());
+    let altered = (0..whole.len()).map(|at| {
+        let mut bytes = whole.clone();
+        bytes[at] ^= 0x10;
+        bytes
+    });
+    for bytes in cut.chain(altered) {
+        std::fs::write(&path, &bytes).expect("written");
+        let ledger = open(folder.path());
+        assert_eq!(uids(&ledger), None, "{bytes:?}");
+        // A leader's word makes it whole again.
+        ledger
+            .accept(vec![(desired(3, 8, true, &[2], &[]), BootTime(0))])
+            .expect("accepted");
+        assert_eq!(uids(&open(folder.path())), Some(vec![2]));
+    }
+    std::fs::write(&path, &whole).expect("written");
+    assert_eq!(uids(&open(folder.path())), Some(vec![1, 2]));
+}
+
+#[test]
+fn next_ledger_cut_off_at_any_byte_leaves_the_one_before() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let ledger = open(folder.path());
+    ledger
+        .accept(vec![(desired(1, 2, true, &[1, 2, 3], &[]), BootTime(0))])
+        .expect("accepted");
+    let next = std::fs::read(folder.path().join(FILE)).expect("read");
+    drop(ledger);
+    let ledger = open(folder.path());
+    ledger
+        .accept(vec![(desired(1, 3, true, &[1], &[]), BootTime(0))])
+        .expect("accepted");
+    for length in 0..=next.len() {
+        std::fs::write(folder.path().join("ledger.new"), &next[..length]).expect("written");
+        assert_eq!(uids(&open(folder.path())), Some(vec![1]));
+    }
+}
+
+#[test]
+fn states_that_arrived_together_are_taken_in_one_after_the_other() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let ledger = open(folder.path());
+    let states = [
+        desired(1, 1, true, &[1, 2], &[]),
+        desired(1, 2, false, &[3], &[1]),
+        desired(1, 3, false, &[], &[3]),
+    ];
+    let states = states.into_iter().map(|state| (state, BootTime(0))).collect();
+    ledger.accept(states).expect("accepted");
+    assert_eq!(uids(&open(folder.path())), Some(vec![2]));
+    let removed = BTreeMap::from([(Uid(1), "s1".to_owned()), (Uid(3), "s3".to_owned())]);
+    assert_eq!(
+        ledger.take_removed(),
+        removed,
+        "also what came and went meanwhile"
+    );
+    // One that is refused keeps those behind it out, and not those before it.
+    let states = [(1, 4), (1, 2), (1, 5)].map(|(term, index)| desired(term, index, false, &[index], &[]));
+    let states = states.into_iter().map(|state| (state, BootTime(0))).collect();
+    ledger.accept(states).expect_err("the second is older");
+    assert_eq!(uids(&ledger), Some(vec![2, 4]));
+    assert_eq!(uids(&open(folder.path())), Some(vec![2, 4]));
 }

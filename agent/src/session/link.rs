@@ -5,8 +5,9 @@ use super::relay::Relays;
 use super::{Node, dial, heartbeat, lease};
 use crate::blocking::blocking;
 use crate::clock::BootTime;
-use crate::ledger::LedgerError;
+use crate::ledger::{Ledger, LedgerError};
 use crate::report::Seen;
+use futures::future::BoxFuture;
 use proto::wire;
 use proto::wire::agent_message::Message as Up;
 use proto::wire::leader_message::Message as Down;
@@ -20,6 +21,9 @@ use tonic::{Status, Streaming};
 /// Heartbeats without an answer after which a leader is given up. It may have been replaced without a word to
 /// anybody; one that is merely slow answers within some of these.
 const UNANSWERED: usize = 3;
+
+/// Desired states that wait for the disk; with more, the leader waits.
+const MAX_OFFERS: usize = 1_024;
 
 /// A welcome, and what it came over.
 pub(super) struct Link {
@@ -55,6 +59,15 @@ struct Beats {
     sent: VecDeque<(u64, BootTime)>,
 }
 
+/// Desired states on their way to stable storage. Heartbeats are answered meanwhile: a slow disk must cost neither
+/// the leader nor the lease. What arrives during a write is written with the next one, all at once.
+#[derive(Default)]
+struct Offers {
+    /// With the moment that each arrived.
+    waiting: Vec<(wire::Desired, BootTime)>,
+    under_way: Option<BoxFuture<'static, Result<(), LedgerError>>>,
+}
+
 impl Link {
     /// Speaks with the leader until something ends it.
     pub(super) async fn hold(self, node: &Arc<Node>) -> Ended {
@@ -73,21 +86,21 @@ impl Link {
         let mut beats = Beats::default();
         let mut ticks = tokio::time::interval(every);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut offers = Offers::default();
         let speak = |message| speak(&outbound, message, patience);
         loop {
             let spoken = tokio::select! {
-                message = inbound.message() => match message {
+                message = inbound.message(), if offers.waiting.len() < MAX_OFFERS => match message {
                     Ok(Some(message)) => {
-                        match hear(message, node, &mut relays).await {
-                            Ok(Heard::Acknowledged(sequence)) => {
+                        match hear(message, node, &mut relays, &mut offers) {
+                            Heard::Acknowledged(sequence) => {
                                 if let Some(sent) = beats.acknowledged(sequence) {
                                     node.lease.renew(sent, lease);
                                 }
                                 Ok(())
                             }
-                            Ok(Heard::Refused(refused)) => speak(Up::RelayRefused(refused)).await,
-                            Ok(Heard::Done) => Ok(()),
-                            Err(ended) => Err(ended),
+                            Heard::Refused(refused) => speak(Up::RelayRefused(refused)).await,
+                            Heard::Done => Ok(()),
                         }
                     }
                     Ok(None) => Err(Ended::Closed),
@@ -101,6 +114,7 @@ impl Link {
                     speak(Up::Report(wire::Report { sandboxes: changed })).await
                 }
                 () = relays.ended() => Ok(()),
+                accepted = offers.accepted(&node.ledger) => accepted.map_err(Ended::Refused),
             };
             if let Err(ended) = spoken {
                 return ended;
@@ -117,27 +131,36 @@ enum Heard {
     Refused(wire::RelayRefused),
 }
 
-/// Does what the leader says.
-async fn hear(message: wire::LeaderMessage, node: &Node, relays: &mut Relays) -> Result<Heard, Ended> {
+/// Does what the leader says, or sees to it.
+fn hear(message: wire::LeaderMessage, node: &Node, relays: &mut Relays, offers: &mut Offers) -> Heard {
     match message.message {
-        Some(Down::HeartbeatAck(ack)) => Ok(Heard::Acknowledged(ack.sequence)),
-        Some(Down::Desired(desired)) => match accept(desired, node).await {
-            Ok(()) => Ok(Heard::Done),
-            Err(fault) => Err(Ended::Refused(fault)),
-        },
-        Some(Down::OpenRelay(open)) => Ok(relays
+        Some(Down::HeartbeatAck(ack)) => Heard::Acknowledged(ack.sequence),
+        Some(Down::Desired(desired)) => {
+            offers.waiting.push((desired, BootTime::now()));
+            Heard::Done
+        }
+        Some(Down::OpenRelay(open)) => relays
             .open(open, &node.sandboxes)
-            .map_or(Heard::Done, Heard::Refused)),
+            .map_or(Heard::Done, Heard::Refused),
         // Said once, at the beginning; of another kind only where the leader is newer than this agent.
-        Some(Down::Welcome(_)) | None => Ok(Heard::Done),
+        Some(Down::Welcome(_)) | None => Heard::Done,
     }
 }
 
-/// On stable storage before the next word is heard.
-async fn accept(desired: wire::Desired, node: &Node) -> Result<(), LedgerError> {
-    let arrived = BootTime::now();
-    let ledger = node.ledger.clone();
-    blocking(move || ledger.accept(desired, arrived)).await
+impl Offers {
+    /// Returns when some were accepted or one was refused; never where there are none. May be dropped before that.
+    async fn accepted(&mut self, ledger: &Arc<Ledger>) -> Result<(), LedgerError> {
+        if self.under_way.is_none() && !self.waiting.is_empty() {
+            let (ledger, offered) = (ledger.clone(), std::mem::take(&mut self.waiting));
+            self.under_way = Some(Box::pin(blocking(move || ledger.accept(offered))));
+        }
+        let Some(under_way) = &mut self.under_way else {
+            return std::future::pending().await;
+        };
+        let accepted = under_way.await;
+        self.under_way = None;
+        accepted
+    }
 }
 
 async fn speak(

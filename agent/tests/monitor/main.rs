@@ -247,6 +247,21 @@ async fn time_to_live_ends_a_sandbox_and_can_be_changed() {
 }
 
 #[tokio::test]
+async fn sandbox_whose_time_is_over_before_it_is_made_never_starts() {
+    for runtime in RUNTIMES {
+        let mut sandbox = Sandbox::new(runtime, "name: c, args: [echo, alas]");
+        sandbox.spec.expires_at_boot_ms = 1;
+        let last = ended(&sandbox.launch().await).await;
+        let want = Want {
+            outcome: MonitorOutcome::Expired,
+            containers: &[(None, false, &[])],
+            ..Default::default()
+        };
+        assert_ended(&sandbox, &last, &want);
+    }
+}
+
+#[tokio::test]
 async fn restarted_agent_finds_what_runs_and_what_has_ended() {
     for runtime in RUNTIMES {
         let sandbox = Sandbox::new(runtime, &format!("name: c, {OBEDIENT}"));

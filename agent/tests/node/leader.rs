@@ -103,9 +103,11 @@ impl Agent for Service {
             return Err(Status::invalid_argument("no hello"));
         };
         let (outbound, messages) = mpsc::channel(64);
+        // As often as the lease needs it, and otherwise as the contract has it.
+        let heartbeat = (self.lease / 20).min(Duration::from_secs(1));
         let welcome = wire::Welcome {
             leader_id: 1,
-            heartbeat_ms: 200,
+            heartbeat_ms: u64::try_from(heartbeat.as_millis()).expect("short"),
             lease_ms: u64::try_from(self.lease.as_millis()).expect("short"),
             endpoints: Vec::new(),
         };
@@ -157,14 +159,31 @@ impl Session {
         .await;
     }
 
+    /// This one as well.
+    pub(crate) async fn add(&self, sandbox: wire::DesiredSandbox) {
+        self.change(vec![sandbox], Vec::new()).await;
+    }
+
     pub(crate) async fn remove(&self, uid: u64) {
+        self.change(Vec::new(), vec![uid]).await;
+    }
+
+    async fn change(&self, sandboxes: Vec<wire::DesiredSandbox>, removed_uids: Vec<u64>) {
         self.say(Down::Desired(wire::Desired {
             version: self.version(),
             full: false,
-            sandboxes: Vec::new(),
-            removed_uids: vec![uid],
+            sandboxes,
+            removed_uids,
         }))
         .await;
+    }
+
+    /// The next word on any sandbox.
+    pub(crate) async fn next_report(&mut self) -> SandboxReport {
+        let report = tokio::time::timeout(PATIENCE, self.reports.recv()).await;
+        let report = report.expect("a report comes in time").expect("the agent stays");
+        self.known.insert(report.uid, report.clone());
+        report
     }
 
     /// The last word on a sandbox.
@@ -174,19 +193,27 @@ impl Session {
 
     /// Waits for a word on the sandbox that says `phase`.
     pub(crate) async fn reported(&mut self, uid: u64, phase: Phase) -> SandboxReport {
+        let report = self.reported_unless_it_leaves(uid, phase).await;
+        report.expect("the agent stays")
+    }
+
+    /// The same; `None` where the agent leaves before it says so.
+    pub(crate) async fn reported_unless_it_leaves(
+        &mut self,
+        uid: u64,
+        phase: Phase,
+    ) -> Option<SandboxReport> {
         let heard = tokio::time::timeout(PATIENCE, async {
             while self.known(uid).phase() != phase {
-                let report = self.reports.recv().await.expect("the agent stays");
+                let report = self.reports.recv().await?;
                 self.known.insert(report.uid, report);
             }
+            Some(self.known(uid))
         });
-        let heard = heard.await;
-        assert!(
-            heard.is_ok(),
-            "{phase:?} was never said of {uid}: {:?}",
-            self.known
-        );
-        self.known(uid)
+        match heard.await {
+            Ok(heard) => heard,
+            Err(_) => panic!("{phase:?} was never said of {uid}: {:?}", self.known),
+        }
     }
 
     /// The first `count` lines of a sandbox's logs, or fewer where they end, as `container: line`.

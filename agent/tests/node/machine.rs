@@ -1,6 +1,7 @@
 //! The agent's process, its folders, and what of its work can be seen in the kernel.
 
 use super::leader::PATIENCE;
+use super::watched::{WAITING, Watched};
 use nix::sched::{CloneFlags, unshare};
 use std::collections::BTreeSet;
 use std::fs;
@@ -43,19 +44,22 @@ pub(crate) struct Machine {
 pub(crate) struct Traces {
     mounts: Vec<String>,
     links: Vec<String>,
+    /// Network namespaces that anything of this one leads to.
+    namespaces: Vec<String>,
     elements: Vec<String>,
     cgroups: BTreeSet<PathBuf>,
-    folders: Vec<PathBuf>,
+    files: BTreeSet<PathBuf>,
     processes: Vec<String>,
 }
 
 impl Traces {
     /// What has ended keeps its folder, with logs and status.
-    pub(crate) fn is_but_for_folders(&self, other: &Self) -> bool {
+    pub(crate) fn is_but_for_files(&self, other: &Self) -> bool {
         let without = |traces: &Self| {
             (
                 traces.mounts.clone(),
                 traces.links.clone(),
+                traces.namespaces.clone(),
                 traces.elements.clone(),
                 traces.cgroups.clone(),
                 traces.processes.clone(),
@@ -65,21 +69,44 @@ impl Traces {
     }
 }
 
+/// A process of a container.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Process {
+    pid: u32,
+    program: PathBuf,
+}
+
 impl Machine {
     pub(crate) async fn new(server: &str) -> Self {
+        let folder = tempfile::Builder::new().prefix("sbx-node-").tempdir();
+        Self::of(folder.expect("a folder"), server).await
+    }
+
+    /// With all that it has on disk within `parent`.
+    pub(crate) async fn within(parent: &Path, server: &str) -> Self {
+        Self::of(tempfile::tempdir_in(parent).expect("a folder"), server).await
+    }
+
+    async fn of(folder: TempDir, server: &str) -> Self {
+        let machine = Self::bare(folder, server);
+        machine.import_images().await;
+        machine
+    }
+
+    /// It has to pull what it runs.
+    pub(crate) fn without_images(server: &str) -> Self {
+        let folder = tempfile::Builder::new().prefix("sbx-node-").tempdir();
+        Self::bare(folder.expect("a folder"), server)
+    }
+
+    fn bare(folder: TempDir, server: &str) -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let folder = tempfile::Builder::new()
-            .prefix("sbx-node-")
-            .tempdir()
-            .expect("a folder");
-        let machine = Self {
+        Self {
             folder,
             cgroup: format!("sbx-node-test-{}-{number}", std::process::id()),
             server: server.to_owned(),
-        };
-        machine.import_images().await;
-        machine
+        }
     }
 
     async fn import_images(&self) {
@@ -98,7 +125,11 @@ impl Machine {
         store.expect("opened").import(&archive).await.expect("imported");
     }
 
-    fn state(&self) -> PathBuf {
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    pub(crate) fn state(&self) -> PathBuf {
         self.folder.path().join("state")
     }
 
@@ -107,10 +138,37 @@ impl Machine {
     }
 
     pub(crate) fn start(&self) -> Running {
+        self.start_with(|_| {})
+    }
+
+    /// With more arguments, or in other surroundings.
+    pub(crate) fn start_with(&self, adjust: impl FnOnce(&mut Command)) -> Running {
+        let mut agent = self.agent(&[]);
+        adjust(&mut agent);
+        Running(agent.spawn().expect("the agent starts"))
+    }
+
+    /// As the last argument of another program.
+    pub(crate) fn start_behind(&self, words: &[&str]) -> Running {
+        Running(self.agent(words).spawn().expect("the agent starts"))
+    }
+
+    /// With its system calls watched. Finds no runtimes but its own, which makes it start sooner.
+    pub(crate) async fn start_watched(&self) -> Watched {
+        let mut agent = self.agent(&WAITING);
+        agent.env("PATH", "/nonexistent");
+        Watched::start(agent).await
+    }
+
+    /// The agent, with the words before that start it, and with its log in the machine's folder.
+    fn agent(&self, before: &[&str]) -> Command {
         let mut log = fs::File::options();
         log.create(true).append(true);
         let log = log.open(self.folder.path().join("log")).expect("a log");
-        let agent = Command::new(env!("CARGO_BIN_EXE_sbxlet"))
+        let mut words = before.iter().chain([&env!("CARGO_BIN_EXE_sbxlet")]);
+        let mut agent = Command::new(words.next().expect("there is one"));
+        agent
+            .args(words)
             .args(["--node-id", "n1", "--advertise-ip", "127.0.0.1", "--insecure"])
             .args([
                 "--server",
@@ -123,9 +181,8 @@ impl Machine {
             .args(["--log", "info,agent=debug"])
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            .stderr(log)
-            .spawn();
-        Running(agent.expect("the agent starts"))
+            .stderr(log);
+        agent
     }
 
     /// What another program may do that manages the machine's firewall.
@@ -164,9 +221,10 @@ impl Look {
         Traces {
             mounts: lines(&mounts, |line| line.contains(&state)),
             links: lines(&command("ip", &["-o", "link"]), |line| line.contains("sbx-")),
+            namespaces: lines(&command("ip", &["netns", "list-id"]), |_| true),
             elements: lines(&table, |line| line.contains("elements") || line.contains("sbx-")),
             cgroups: self.cgroups(),
-            folders: folders(&self.state.join("sandboxes")),
+            files: files(&self.state),
             processes: monitors(&state),
         }
     }
@@ -175,7 +233,11 @@ impl Look {
         let mut found = BTreeSet::new();
         let root = Path::new("/sys/fs/cgroup");
         for tree in folders(root).into_iter().chain([root.to_owned()]) {
-            found.extend(folders(&tree.join(&self.cgroup)));
+            let mut below = folders(&tree.join(&self.cgroup));
+            while let Some(group) = below.pop() {
+                below.extend(folders(&group));
+                found.insert(group);
+            }
         }
         found
     }
@@ -192,6 +254,88 @@ impl Machine {
                 self.traces().await
             );
             tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    }
+
+    /// All processes of a sandbox.
+    pub(crate) fn processes_of(&self, uid: u64) -> Vec<Process> {
+        self.processes_in(&uid.to_string()).into_iter().collect()
+    }
+
+    /// The processes of a sandbox's containers.
+    pub(crate) fn processes(&self, uid: u64) -> BTreeSet<Process> {
+        self.processes_in(&format!("{uid}/c-"))
+    }
+
+    /// Those in groups whose names begin so, below that of the agent.
+    fn processes_in(&self, groups: &str) -> BTreeSet<Process> {
+        let group = format!("/{}/{groups}", self.cgroup);
+        let all = folders(Path::new("/proc")).into_iter().filter_map(|process| {
+            let pid = process.file_name()?.to_str()?.parse().ok()?;
+            let groups = fs::read_to_string(process.join("cgroup")).ok()?;
+            let program = fs::read_link(process.join("exe")).ok()?;
+            groups.contains(&group).then_some(Process { pid, program })
+        });
+        all.collect()
+    }
+
+    /// Waits until what an agent has left behind of a sandbox does nothing by itself any more: there is no monitor,
+    /// or it has started the program of the container; that is given then.
+    pub(crate) async fn settled(&self, uid: u64) -> Option<Process> {
+        let dir = self.sandbox(uid).display().to_string() + "/";
+        let begun = std::time::Instant::now();
+        loop {
+            let mut processes = self.processes(uid).into_iter();
+            if let Some(of_image) = processes.find(|process| process.program.ends_with("busybox")) {
+                return Some(of_image);
+            }
+            if monitors(&dir).is_empty() {
+                return None;
+            }
+            assert!(begun.elapsed() < PATIENCE, "the monitor of {uid} starts nothing");
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+    }
+
+    /// What there is of images that are not whole.
+    pub(crate) fn halves_of_images(&self) -> Vec<PathBuf> {
+        let incoming = fs::read_dir(self.state().join("images/incoming")).expect("a folder");
+        incoming.flatten().map(|entry| entry.path()).collect()
+    }
+
+    /// Waits until an agent has written this into its log.
+    pub(crate) async fn says(&self, words: &str) {
+        let begun = std::time::Instant::now();
+        let read = || fs::read_to_string(self.folder.path().join("log")).unwrap_or_default();
+        while !read().contains(words) {
+            assert!(begun.elapsed() < PATIENCE, "no agent says: {words}");
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+    }
+
+    pub(crate) fn kill_monitor(&self, uid: u64) {
+        let found = self.processes_in(&format!("{uid}/monitor"));
+        let pids: Vec<_> = found.iter().map(|process| process.pid.to_string()).collect();
+        assert_eq!(pids.len(), 1, "{found:?}");
+        command("kill", &["-KILL", &pids[0]]);
+    }
+
+    /// What is left after a power cut is on disk.
+    pub(crate) fn lose_power(&self) {
+        let cgroups = agent::runtime::cgroup::Cgroups::detect().expect("cgroups");
+        let parent = Path::new("/").join(&self.cgroup);
+        cgroups.kill(&parent).expect("killed");
+        assert!(cgroups.remove(&parent).is_empty());
+        command("nft", &["flush", "ruleset"]);
+        for link in command("ip", &["-o", "link"]).lines() {
+            let name = link.split(": ").nth(1).and_then(|name| name.split('@').next());
+            if let Some(name) = name.filter(|name| name.starts_with("sbx-")) {
+                // With its namespace it may have gone in this moment.
+                Command::new("ip")
+                    .args(["link", "del", name])
+                    .output()
+                    .expect("ip");
+            }
         }
     }
 
@@ -262,6 +406,27 @@ fn lines(text: &str, wanted: impl Fn(&str) -> bool) -> Vec<String> {
         .collect()
 }
 
+/// All below a folder but images, and what a heartbeat replaces.
+fn files(folder: &Path) -> BTreeSet<PathBuf> {
+    let mut found = BTreeSet::new();
+    let mut folders = vec![folder.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+            let path = entry.path();
+            if path.ends_with("images") {
+                continue;
+            }
+            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                folders.push(path.clone());
+            }
+            if !path.ends_with("lease.new") && !path.ends_with("lease") && !path.ends_with("ledger") {
+                found.insert(path);
+            }
+        }
+    }
+    found
+}
+
 fn folders(path: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(path).into_iter().flatten().flatten();
     let mut folders: Vec<_> = entries.map(|e| e.path()).filter(|p| p.is_dir()).collect();
@@ -269,10 +434,41 @@ fn folders(path: &Path) -> Vec<PathBuf> {
     folders
 }
 
+/// What an agent's process has of the machine.
+#[derive(Debug)]
+pub(crate) struct Footprint {
+    pub(crate) descriptors: BTreeSet<String>,
+    pub(crate) memory_kib: u64,
+}
+
 /// An agent's process, killed when dropped.
 pub(crate) struct Running(Child);
 
 impl Running {
+    pub(crate) fn pid(&self) -> u32 {
+        self.0.id()
+    }
+
+    pub(crate) fn footprint(&self) -> Footprint {
+        let process = Path::new("/proc").join(self.pid().to_string());
+        let descriptors = fs::read_dir(process.join("fd")).expect("it runs").flatten();
+        let status = fs::read_to_string(process.join("status")).expect("it runs");
+        let memory = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let memory = memory.and_then(|memory| memory.trim().strip_suffix(" kB"));
+        Footprint {
+            descriptors: descriptors
+                .filter_map(|fd| {
+                    Some(format!(
+                        "{:?} {:?}",
+                        fd.file_name(),
+                        fs::read_link(fd.path()).ok()?
+                    ))
+                })
+                .collect(),
+            memory_kib: memory.and_then(|memory| memory.parse().ok()).expect("a number"),
+        }
+    }
+
     /// As by the kernel for want of memory: nothing is put in order.
     pub(crate) fn kill(self) {
         drop(self);

@@ -3,11 +3,27 @@
 //!
 //! | file | owns |
 //! |---|---|
+//! | `cycles` | a thousand sandboxes, and what they leave |
+//! | `disk` | a disk that is full |
+//! | `hanging` | a runtime that does not return |
+//! | `killed` | an agent that is killed at each of its steps, and a monitor that is killed |
 //! | `leader` | the control plane's side of the session |
 //! | `machine` | the agent's process, its folders, and what of it can be seen in the kernel |
+//! | `pulls` | sandboxes that wait for images from a real registry |
+//! | `racing` | sandboxes that are removed while they are made |
+//! | `reboot` | what outlives a restart of the agent, and of the machine |
+//! | `watched` | an agent's process whose system calls are counted |
 
+mod cycles;
+mod disk;
+mod hanging;
+mod killed;
 mod leader;
 mod machine;
+mod pulls;
+mod racing;
+mod reboot;
+mod watched;
 
 use leader::{Leader, desired, ended};
 use machine::Machine;
@@ -273,7 +289,7 @@ fn rule_that_cannot_be_set_keeps_a_sandbox_from_starting() {
             .desire(&[published(1, "first"), published(2, "second")])
             .await;
         let failed = session.reported(2, Phase::Failed).await;
-        assert_eq!(failed.reason(), Reason::StartFailed, "{failed:?}");
+        assert_eq!(failed.reason(), Reason::AgentError, "{failed:?}");
         assert!(
             failed.message.contains("the firewall cannot add tcp . 12000"),
             "{failed:?}"
@@ -281,7 +297,7 @@ fn rule_that_cannot_be_set_keeps_a_sandbox_from_starting() {
         assert_eq!(failed.containers[0].started_at_ms, 0, "{failed:?}");
         let after = machine.traces().await;
         assert!(
-            after.is_but_for_folders(&before),
+            after.is_but_for_files(&before),
             "{after:#?} instead of {before:#?}"
         );
         assert_eq!(session.known(1).phase(), Phase::Running);

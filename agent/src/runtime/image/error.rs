@@ -87,6 +87,31 @@ pub enum ImageError {
     Panic { image: String },
 }
 
+impl ImageError {
+    /// It is this node that is at fault, such as its disk, and neither the image nor its registry.
+    #[must_use]
+    pub fn is_of_node(&self) -> bool {
+        match self {
+            Self::Store { .. } | Self::InUse { .. } | Self::Panic { .. } => true,
+            Self::Layer { fault, .. } => fault.is_of_disk(),
+            Self::Pull { failures, .. } => failures.iter().all(|failure| failure.fault.is_of_disk()),
+            Self::Reference(_)
+            | Self::Mirror { .. }
+            | Self::Transport { .. }
+            | Self::Credentials { .. }
+            | Self::Timeout { .. }
+            | Self::Manifest { .. }
+            | Self::DiffId { .. }
+            | Self::Archive { .. }
+            | Self::Import { .. }
+            | Self::Export { .. }
+            | Self::NoTag { .. }
+            | Self::NotHere { .. }
+            | Self::Used { .. } => false,
+        }
+    }
+}
+
 /// Why one registry or mirror did not give an image.
 #[derive(Debug, Clone)]
 pub struct EndpointFailure {

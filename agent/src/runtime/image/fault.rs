@@ -51,6 +51,11 @@ impl Fault {
         }
     }
 
+    /// The disk of this node is at fault.
+    pub(super) fn is_of_disk(&self) -> bool {
+        matches!(self, Self::Disk(_))
+    }
+
     /// What a person can do about it.
     pub(super) fn advice(&self) -> &'static str {
         match self {

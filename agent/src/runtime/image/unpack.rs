@@ -60,6 +60,18 @@ pub enum UnpackFault {
     Content { path: PathBuf, source: io::Error },
 }
 
+impl UnpackFault {
+    /// The disk of this node is at fault, and not the layer.
+    pub(super) fn is_of_disk(&self) -> bool {
+        let fault = match self {
+            Self::Write { source, .. } => *source,
+            Self::Content { source, .. } => Errno::from_raw(source.raw_os_error().unwrap_or_default()),
+            Self::Archive(_) | Self::Outside { .. } | Self::Kind { .. } | Self::FolderNames => return false,
+        };
+        matches!(fault, Errno::ENOSPC | Errno::EDQUOT | Errno::EIO | Errno::EROFS)
+    }
+}
+
 /// Unpacks `archive`, not compressed, in the empty directory `target`, and gives `recipe` what is needed to make it again.
 ///
 /// # Errors

@@ -1,6 +1,7 @@
 //! The agents that listen: one, and for a moment its successor. None can hold the monitor up: an agent that
 //! does not read gets the newest state once it does.
 
+use super::say;
 use crate::runtime::monitor::socket::MAX_PACKET;
 use prost::Message;
 use proto::wire::monitor_notice::Notice;
@@ -66,7 +67,7 @@ impl Agents {
                 }),
                 Err(fault) => {
                     if fault.kind() != io::ErrorKind::WouldBlock {
-                        eprintln!("cannot accept an agent's connection: {fault}");
+                        say(format_args!("cannot accept an agent's connection: {fault}"));
                     }
                     return;
                 }
@@ -134,7 +135,10 @@ impl Agent {
             Err(fault) if fault.kind() == io::ErrorKind::WouldBlock => false,
             Err(fault) => {
                 if packet.len() > MAX_PACKET {
-                    eprintln!("cannot tell an agent: {fault} ({} bytes)", packet.len());
+                    say(format_args!(
+                        "cannot tell an agent: {fault} ({} bytes)",
+                        packet.len()
+                    ));
                 }
                 self.is_gone = true;
                 false

@@ -3,6 +3,7 @@
 
 use super::allowance::Allowance;
 use super::course::Exit;
+use super::say;
 use crate::clock::{self, BootTime};
 use crate::runtime::cgroup::OomWatch;
 use crate::runtime::logs::{LogsError, Stream, Writer};
@@ -147,7 +148,7 @@ impl Container {
         match self.oom.as_mut().map(OomWatch::kills) {
             Some(Ok(kills)) => kills > 0,
             Some(Err(fault)) => {
-                eprintln!("{fault}");
+                say(&fault);
                 false
             }
             None => false,
@@ -163,7 +164,7 @@ impl Container {
         if let Err(fault) = kept
             && !std::mem::replace(&mut self.is_disk_complained_of, true)
         {
-            eprintln!("{fault}");
+            say(&fault);
         }
     }
 }

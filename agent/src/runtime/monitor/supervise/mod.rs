@@ -27,8 +27,9 @@ use nix::unistd::{Pid, dup2_stdin, setsid};
 use proto::spec;
 use proto::wire;
 use sandbox::Sandbox;
+use std::fmt::Display;
 use std::fs::File;
-use std::io;
+use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
@@ -57,10 +58,15 @@ pub fn main(dir: &Path) -> ExitCode {
     match supervise(dir) {
         Ok(()) => ExitCode::SUCCESS,
         Err(fault) => {
-            eprintln!("{fault}");
+            say(&fault);
             ExitCode::FAILURE
         }
     }
+}
+
+/// Writes into the monitor's log. That the disk is full must not end what it watches, as `eprintln!` would.
+fn say(words: impl Display) {
+    writeln!(io::stderr(), "{words}").ok();
 }
 
 fn supervise(dir: &Path) -> Result<(), SuperviseError> {

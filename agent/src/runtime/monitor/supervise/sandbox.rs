@@ -4,7 +4,7 @@
 use super::agents::Agents;
 use super::container::{Container, Process, Stage};
 use super::course::{Act, Course, End, Exit};
-use super::{SuperviseError, score};
+use super::{SuperviseError, say, score};
 use crate::clock::{self, BootTime};
 use crate::runtime::cgroup::Cgroups;
 use crate::runtime::logs::Writer;
@@ -86,9 +86,15 @@ impl Sandbox {
             (0..count).try_for_each(|i| self.create(i))
         });
         let created = created.unwrap_or_else(|fault| Err((Reason::AgentError, fault.to_string())));
+        // By now others may run the sandbox: a runtime can have taken long.
+        let act = self.course.tick(BootTime::now());
+        self.perform(act);
+        if self.course.end().is_some() {
+            return;
+        }
         let started = created.and_then(|()| (0..self.containers.len()).try_for_each(|i| self.start_one(i)));
         if let Err((reason, message)) = started {
-            eprintln!("{message}");
+            say(&message);
             let act = self.course.not_started(reason, message, BootTime::now());
             self.perform(act);
         }
@@ -119,12 +125,12 @@ impl Sandbox {
     pub(super) fn end(&mut self) {
         for container in &self.spec.containers {
             if let Err(fault) = self.runtime.delete(&container.name) {
-                eprintln!("{fault}");
+                say(&fault);
             }
         }
         // Its folder is empty by now, unless it has failed.
         if let Err(fault) = std::fs::remove_dir(files::runtime(&self.dir)) {
-            eprintln!("cannot remove the runtime's folder: {fault}");
+            say(format_args!("cannot remove the runtime's folder: {fault}"));
         }
         self.state.phase = MonitorPhase::Ended.into();
         self.state.ended_at_ms = clock::wall().0;
@@ -211,7 +217,7 @@ impl Sandbox {
                 (Stage::Started(_), Act::Terminate) => Signal::SIGTERM,
             };
             if let Err(fault) = self.runtime.kill(&spec.name, signal) {
-                eprintln!("{fault}");
+                say(&fault);
             }
         }
     }
@@ -221,7 +227,7 @@ impl Sandbox {
             self.is_changed = false;
             self.describe();
             if let Err(fault) = files::write_state(&self.dir, &self.state) {
-                eprintln!("{fault}");
+                say(&fault);
             }
             self.agents.outdate();
         }
