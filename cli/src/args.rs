@@ -1,5 +1,6 @@
 //! The command line as types, and its help. Parses only: what a value means is decided where it is used.
 
+use crate::commands::port_forward::PortPair;
 use crate::commands::target::{GetKind, Target};
 use crate::commands::wait::Goal;
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -82,6 +83,10 @@ pub enum Command {
     Delete(DeleteArgs),
     /// Show what a sandbox's containers have written.
     Logs(LogsArgs),
+    /// Copy files and directories into a sandbox or out of it.
+    Cp(CpArgs),
+    /// Reach ports of a sandbox from this machine, published or not.
+    PortForward(PortForwardArgs),
     /// Wait until a sandbox or node is in a state.
     Wait(WaitArgs),
     /// Let nodes take no new sandboxes; what runs there goes on.
@@ -215,6 +220,51 @@ pub struct LogsArgs {
     /// Begin each line with the time it was written.
     #[arg(long)]
     pub timestamps: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+A place in a sandbox is SANDBOX:PATH or SANDBOX:CONTAINER:PATH; the first container is meant where none is named.
+What is copied goes into a directory that is there, under its own name, and takes the name that was written
+otherwise. `DIR/.` copies what is in DIR. The image needs no `tar`. Files are root's in the container, and yours
+here; links that lead out of the copy, devices and set-user-id bits stay behind on the way here.
+
+Examples:
+  sbxctl cp site web:/www                        becomes /www/site
+  sbxctl cp site/. web:/www                      what is in it, into /www
+  sbxctl cp web:server:/var/log/app.log .
+  sbxctl cp web:/data - | tar t                  as a tar stream
+  tar c src | sbxctl cp - web:/work")]
+pub struct CpArgs {
+    /// A file or directory, here or in a sandbox; - for a tar stream on stdin.
+    #[arg(value_name = "FROM")]
+    pub from: String,
+    /// Where to; - for a tar stream on stdout.
+    #[arg(value_name = "TO")]
+    pub to: String,
+    /// The container of the sandbox.
+    #[arg(short, long, value_name = "NAME")]
+    pub container: Option<String>,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Programs are reached that listen on 127.0.0.1 in the sandbox alone. Ends with the sandbox, or with Ctrl-C.
+
+Examples:
+  sbxctl port-forward web 8080:80                127.0.0.1:8080 here is port 80 there
+  sbxctl port-forward web 5432 :9000             the same number, and any free one
+  sbxctl port-forward --address 0.0.0.0 web 8080:80")]
+pub struct PortForwardArgs {
+    /// A sandbox's id; sandbox/ID is understood too.
+    #[arg(value_name = "SANDBOX")]
+    pub sandbox: String,
+    /// Ports of the sandbox, tcp, each with the port of this machine that stands for it.
+    #[arg(value_name = "[LOCAL:]PORT", required = true)]
+    pub ports: Vec<PortPair>,
+    /// The address of this machine to listen on; others can reach any but the loopback's.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1")]
+    pub address: std::net::IpAddr,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

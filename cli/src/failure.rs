@@ -43,6 +43,15 @@ pub enum Failure {
     NoCluster,
     #[error("a replica sent what this program can't read ({0}); it may be newer than this sbxctl")]
     Unreadable(#[from] proto::convert::ConvertError),
+    #[error(transparent)]
+    Copy(#[from] tree::TreeError),
+    #[error("the copy has ended before its end; what has arrived of it stays")]
+    Incomplete,
+    #[error("listen on {address}: {source}")]
+    Listen {
+        address: std::net::SocketAddr,
+        source: std::io::Error,
+    },
     #[error("write the output: {0}")]
     Output(std::io::Error),
     #[error("render the output: {0}")]
@@ -66,6 +75,9 @@ impl Failure {
             | Self::Client(_)
             | Self::NeverComes(_)
             | Self::Unreadable(_)
+            | Self::Copy(_)
+            | Self::Incomplete
+            | Self::Listen { .. }
             | Self::Output(_)
             | Self::Render(_)
             | Self::Dev(_) => EXIT_FAILED,

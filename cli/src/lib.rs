@@ -52,6 +52,8 @@ pub fn run(cli: Cli) -> ExitCode {
         invocation.flush()?;
         ended
     });
+    // A thread that still waits for our input holds up nobody.
+    runtime.shutdown_background();
     match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {

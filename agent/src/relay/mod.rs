@@ -5,9 +5,13 @@
 //! |---|---|
 //! | `talk` | both directions of a stream |
 //! | `logs` | what containers have written |
+//! | `copy` | files into a container, and out of it |
+//! | `forward` | a connection to a port |
 //!
 //! Nothing here is buffered but what the stream holds: a slow user makes the sandbox wait, or what he reads.
 
+mod copy;
+mod forward;
 mod logs;
 mod talk;
 
@@ -15,6 +19,8 @@ pub use talk::{Hears, Left, Says, Talk};
 
 use crate::record;
 use crate::report::Reports;
+use crate::runtime::copy::CopyFault;
+use crate::runtime::forward::ForwardFault;
 use crate::runtime::logs::LogsError;
 use proto::id::{SandboxId, Uid};
 use proto::relay::Input;
@@ -41,6 +47,12 @@ pub enum RelayError {
     },
     #[error(transparent)]
     Logs(#[from] LogsError),
+    #[error(transparent)]
+    Copy(#[from] CopyFault),
+    #[error(transparent)]
+    Forward(#[from] ForwardFault),
+    #[error("{0} is no port: 1..=65535 are")]
+    Port(u32),
     #[error("the conversation was opened and not begun")]
     NotBegun,
     #[error("this agent does not know what is asked for; it is older than the leader")]
@@ -106,10 +118,11 @@ pub(crate) async fn serve(
                 Ok(None) => return Ok(()),
                 Ok(Some(_)) | Err(_) => return Err(RelayError::NotBegun),
             }
+            let found = sandboxes.find(&request.sandbox_id)?;
             match request.what {
-                Some(Wish::Exec(_) | Wish::Attach(_) | Wish::Copy(_) | Wish::Forward(_)) | None => {
-                    Err(RelayError::Unknown)
-                }
+                Some(Wish::Copy(copy)) => copy::serve(copy, request.container, talk, &found).await,
+                Some(Wish::Forward(forward)) => forward::serve(forward, talk, &found).await,
+                Some(Wish::Exec(_) | Wish::Attach(_)) | None => Err(RelayError::Unknown),
             }
         }
         None => Err(RelayError::Unknown),

@@ -25,6 +25,8 @@ pub enum ForwardFault {
     Refused(u16),
     #[error("port {0} does not answer within {CONNECT_TIMEOUT:?}")]
     Silent(u16),
+    #[error("the connection to port {port} broke: {source}")]
+    Broken { port: u16, source: io::Error },
     #[error("cannot connect to port {port}: {source}")]
     Connect { port: u16, source: io::Error },
 }

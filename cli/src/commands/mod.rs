@@ -2,11 +2,13 @@
 
 pub mod apply;
 pub mod completion;
+pub mod cp;
 pub mod delete;
 pub mod drain;
 pub mod get;
 pub mod logs;
 pub mod policy;
+pub mod port_forward;
 pub mod target;
 pub mod validate;
 pub mod wait;
@@ -23,6 +25,8 @@ pub async fn run(command: Command, invocation: &mut Invocation) -> Result<(), Fa
         Command::Apply(args) => apply::run(&args, invocation).await,
         Command::Get(args) => get::run(&args, invocation).await,
         Command::Delete(args) => delete::run(&args, invocation).await,
+        Command::Cp(args) => cp::run(&args, invocation).await,
+        Command::PortForward(args) => port_forward::run(&args, invocation).await,
         Command::Logs(args) => logs::run(&args, invocation).await,
         Command::Wait(args) => wait::run(&args, invocation).await,
         Command::Cordon(args) => drain::cordon(&args, invocation).await,

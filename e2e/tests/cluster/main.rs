@@ -2,8 +2,11 @@
 //! real containers. One binary, so that all tests share the registry. Needs root.
 
 mod agents;
+mod copy;
+mod forward;
 mod isolation;
 mod lifecycle;
+mod logs;
 mod network;
 mod replicas;
 mod volumes;

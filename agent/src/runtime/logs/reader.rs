@@ -31,6 +31,10 @@ pub(super) struct Reader {
     current: Option<Open>,
     /// Files that follow the current one, oldest first.
     later: VecDeque<(Identity, File)>,
+    /// Nothing is read behind it, however fast is written on.
+    end: Option<End>,
+    /// Files that come later are not read.
+    is_bounded: bool,
     joining: [Option<Joining>; 2],
     /// Of the last record.
     latest: Duration,
@@ -45,6 +49,28 @@ struct Open {
     position: u64,
     /// There is a newer file, so that this one does not grow any more.
     sealed: bool,
+}
+
+/// A place in the newest file of some moment.
+#[derive(Debug, Clone, Copy)]
+struct End {
+    identity: Identity,
+    position: u64,
+}
+
+impl End {
+    /// `None` where there are no files.
+    fn of(files: &[(Identity, File)]) -> io::Result<Option<Self>> {
+        let newest = files.last();
+        let end = newest.map(|(identity, file)| {
+            let position = file.metadata()?.len();
+            Ok(Self {
+                identity: *identity,
+                position,
+            })
+        });
+        end.transpose()
+    }
 }
 
 /// The pieces so far of a line.
@@ -66,6 +92,7 @@ impl Reader {
         };
         let files = files::open_all(&dir).map_err(failed)?;
         let copy = |(identity, file): &(Identity, File)| file.try_clone().map(|file| (*identity, file));
+        let end = End::of(&files).map_err(failed)?;
         let mut skip = 0;
         if let Some(tail) = query.tail {
             let same = files
@@ -73,13 +100,21 @@ impl Reader {
                 .map(copy)
                 .collect::<io::Result<_>>()
                 .map_err(failed)?;
-            let counter = Self::of(container.clone(), dir.clone(), query.since, same);
+            let counter = Self {
+                end,
+                ..Self::of(container.clone(), dir.clone(), query.since, same)
+            };
             skip = counter.count()?.saturating_sub(tail);
         }
-        Ok(Self {
+        let mut reader = Self {
             skip,
             ..Self::of(container, dir, query.since, files.into())
-        })
+        };
+        if !query.follow {
+            reader.end = end;
+            reader.is_bounded = true;
+        }
+        Ok(reader)
     }
 
     fn of(container: Name, dir: PathBuf, since: Duration, later: VecDeque<(Identity, File)>) -> Self {
@@ -90,6 +125,8 @@ impl Reader {
             skip: 0,
             current: None,
             later,
+            end: None,
+            is_bounded: false,
             joining: [None, None],
             latest: Duration::ZERO,
             chunk: Vec::new(),
@@ -144,10 +181,14 @@ impl Reader {
         };
         self.chunk.resize(CHUNK, 0);
         let mut chunk = std::mem::take(&mut self.chunk);
-        let length = read_at(&open.file, &mut chunk, open.position).map_err(|source| LogsError::Read {
-            path: self.dir.clone(),
-            source,
-        })?;
+        let end = self.end.filter(|end| end.identity == open.identity);
+        let room = end.map_or(u64::MAX, |end| end.position.saturating_sub(open.position));
+        let room = usize::try_from(room).unwrap_or(usize::MAX).min(CHUNK);
+        let length =
+            read_at(&open.file, &mut chunk[..room], open.position).map_err(|source| LogsError::Read {
+                path: self.dir.clone(),
+                source,
+            })?;
         let end = match chunk[..length].iter().rposition(|b| *b == b'\n') {
             Some(newline) => newline + 1,
             // No record is that long: it is none.
@@ -223,6 +264,9 @@ impl Reader {
 
     /// Looks for files that have come since; false: there are none.
     fn find_later(&mut self, out: &mut VecDeque<Line>) -> Result<bool, LogsError> {
+        if self.is_bounded {
+            return Ok(false);
+        }
         let failed = |source| LogsError::Open {
             path: self.dir.clone(),
             source,

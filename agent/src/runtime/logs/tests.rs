@@ -374,7 +374,10 @@ async fn follower_that_is_overtaken_is_told_of_the_gap_and_goes_on() {
         }
     };
     write(0, 5);
-    let query = Query::default();
+    let query = Query {
+        follow: true,
+        ..Query::default()
+    };
     let mut reader =
         reader::Reader::open("c".parse().expect("a name"), dir.path().to_owned(), &query).expect("opened");
     let mut lines = std::collections::VecDeque::new();
@@ -397,4 +400,30 @@ async fn follower_that_is_overtaken_is_told_of_the_gap_and_goes_on() {
     assert!(before.len() > 5, "{before:?}");
     assert_eq!(after, (200 - after.len() as u64..200).collect::<Vec<_>>());
     assert!(after[0] > before.len() as u64, "{after:?}");
+}
+
+/// A container that wrote as fast as it was read kept `logs --tail 5` from ever ending.
+#[test]
+fn reading_without_following_ends_where_the_log_ended_when_it_began() {
+    let dir = folder();
+    let mut writer = Writer::with_limit(dir.path(), 1_000).expect("opened");
+    let mut write = |from: u64, to: u64| {
+        for i in from..to {
+            writer
+                .write(Stream::Stdout, format!("{i}\n").as_bytes(), at(i))
+                .expect("written");
+        }
+    };
+    write(0, 30);
+    let query = Query {
+        tail: Some(3),
+        ..Query::default()
+    };
+    let mut reader =
+        reader::Reader::open("c".parse().expect("a name"), dir.path().to_owned(), &query).expect("opened");
+    // Into the same file, and then into the next ones.
+    write(30, 60);
+    let mut lines = std::collections::VecDeque::new();
+    while reader.read(&mut lines).expect("read") {}
+    assert_eq!(texts(lines.make_contiguous()), ["27", "28", "29"]);
 }
