@@ -283,6 +283,42 @@ async fn logs_are_read_through_a_follower() {
         .await;
 }
 
+/// Lines come as they are written, as text; since when is told by a time or by how long ago.
+#[tokio::test(flavor = "multi_thread")]
+async fn logs_are_followed_as_text() {
+    let cluster = Cluster::start(1).await;
+    let mut agent = Agent::join(&cluster, "n").await;
+    user::apply(&cluster, user::sandbox("s", "")).await;
+    agent.told_to_run("s").await;
+    let http = Http::of(&cluster, 0);
+    let path = "/api/v1/sandboxes/s/logs?follow=true&container=main&since=2026-01-31T08:00:00Z";
+    let request = http.request(&Method::GET, path, &Value::Null);
+    let read = http.send(request);
+    let answer = relay_lines(&cluster, &mut agent, &["hello"]);
+    let (response, (asked, says, _down)) = tokio::join!(read, answer);
+    assert!(asked.follow);
+    assert_eq!((&*asked.container, asked.since_ms), ("main", 1_769_846_400_000));
+    let mut lines = response.into_body().into_data_stream();
+    let line = within("a line", lines.next())
+        .await
+        .expect("it goes on")
+        .expect("no fault");
+    assert_eq!(line, "[main] hello\n");
+    drop(says);
+    assert!(within("the end", lines.next()).await.is_none());
+    for (wrong, why) in [
+        ("since=yesterday", "10m"),
+        ("tail=-1", "tail"),
+        ("container=x", "it has main"),
+        ("lines=3", "lines"),
+    ] {
+        let path = format!("/api/v1/sandboxes/s/logs?{wrong}");
+        let refused = http.check(Method::GET, &path, Value::Null, 400).await;
+        let told = refused["error"].as_str().unwrap_or_default();
+        assert!(told.contains(why), "{wrong}: {told}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn changes_are_told_as_events() {
     let cluster = Cluster::start(1).await;

@@ -32,9 +32,7 @@ enum WorkError {
     NotStarted,
     #[error("there is no container {0}")]
     NoContainer(String),
-    #[error(
-        "containers of runsc keep their files to themselves; use a volume, or `tar` within the container"
-    )]
+    #[error("a sandbox of runsc keeps its files to itself; use `tar` with `sbxctl exec`")]
     Runsc,
     #[error("{0:?} is no absolute path")]
     Relative(PathBuf),
