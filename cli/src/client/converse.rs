@@ -77,11 +77,12 @@ impl Hears {
     pub async fn next(&mut self) -> Result<Option<Output>, ClientError> {
         loop {
             match self.stream.message().await {
-                Ok(Some(message)) => match message.output {
-                    Some(output) => return Ok(Some(output)),
-                    // Of a newer version.
-                    None => {}
-                },
+                // Without one it is of a newer version.
+                Ok(Some(message)) => {
+                    if let Some(output) = message.output {
+                        return Ok(Some(output));
+                    }
+                }
                 Ok(None) => return Ok(None),
                 Err(status) if judge(&status) == Verdict::Final => {
                     return Err(ClientError::refused(&self.act, &status));

@@ -190,7 +190,10 @@ impl Network {
         let mut failed = false;
         while let Some(changes) = self.changes() {
             let told = match (failed, changes) {
-                (true, _) => Ok(tokio::time::sleep(DEFEND_PAUSE).await),
+                (true, _) => {
+                    tokio::time::sleep(DEFEND_PAUSE).await;
+                    Ok(())
+                }
                 (false, Ok(changes)) => readable(changes).await,
                 (false, Err(error)) => Err(error),
             };
