@@ -83,7 +83,7 @@ show sbxctl dev status
 
 follower=$(sbxctl dev status | awk '$5 == "follower" {print $4; exit}')
 say "Applying examples/shared-volume.yaml through a follower, $follower"
-show sbxctl --server "http://$follower:7070" apply -f examples/shared-volume.yaml --wait
+show sbxctl --server "https://$follower:7070" apply -f examples/shared-volume.yaml --wait
 show sbxctl get sandboxes -o wide
 
 say "The reader prints what the writer puts into the shared volume"

@@ -6,6 +6,7 @@ mod check;
 
 use crate::runtime::image::{CollectPolicy, RegistryConfig};
 use clap::Args;
+use identity::token::JoinToken;
 use proto::id::NodeId;
 use proto::spec::{Cidr, Labels, Runtime};
 use proto::units::{Bytes, MilliCpu};
@@ -104,8 +105,18 @@ pub struct Settings {
     )]
     pub label: Option<Vec<String>>,
 
-    /// Speak plain text to the control plane. Required for now, as TLS and tokens are not built yet: use it
-    /// on networks that only trusted machines reach
+    /// Where this node's identity is: ca.crt, tls.crt and tls.key. Files that are exchanged are used without a restart
+    /// [default: tls in --state-dir]
+    #[arg(long, env = "SBX_TLS_DIR", value_name = "DIR", global = true)]
+    pub tls_dir: Option<PathBuf>,
+
+    /// Lets this node into the cluster where it has no certificate yet: what `sbxctl token create --join-node` has
+    /// printed, or a file that holds it. Good for one node
+    #[arg(long, env = "SBX_JOIN_TOKEN", value_name = "TOKEN|FILE", global = true)]
+    pub join_token: Option<String>,
+
+    /// Speak plain text to a control plane that asks nobody who he is. For tests, or for networks that only trusted
+    /// machines reach
     #[arg(long, env = "SBX_INSECURE", num_args = 0..=1, require_equals = true,
           default_missing_value = "true", value_name = "BOOL", global = true)]
     pub insecure: Option<bool>,
@@ -181,6 +192,8 @@ pub struct Config {
     pub node_id: NodeId,
     /// `http://host:port` each; at least one.
     pub servers: Vec<String>,
+    /// `None`: plain text was asked for.
+    pub tls: Option<TlsSettings>,
     /// `None`: to be found out.
     pub advertise_ip: Option<IpAddr>,
     pub state_dir: PathBuf,
@@ -201,6 +214,14 @@ pub struct Config {
     /// Empty: those of the machine.
     pub dns: Vec<IpAddr>,
     pub protect: Vec<Cidr>,
+}
+
+/// Who this node is, and how it becomes that.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsSettings {
+    pub dir: PathBuf,
+    /// Used where the folder holds no certificate yet.
+    pub join: Option<JoinToken>,
 }
 
 /// An IPv4 block that sandboxes get their addresses from.
@@ -261,6 +282,8 @@ impl Settings {
             image_disk_percent: self.image_disk_percent.or(other.image_disk_percent),
             label: self.label.or(other.label),
             insecure: self.insecure.or(other.insecure),
+            tls_dir: self.tls_dir.or(other.tls_dir),
+            join_token: self.join_token.or(other.join_token),
             default_runtime: self.default_runtime.or(other.default_runtime),
             start_timeout: self.start_timeout.or(other.start_timeout),
             max_alloc_percent: self.max_alloc_percent.or(other.max_alloc_percent),
@@ -278,11 +301,15 @@ impl Settings {
     #[must_use]
     pub fn or_defaults(self) -> Self {
         let host = nix::unistd::gethostname().ok().and_then(|h| h.into_string().ok());
+        let state_dir = self.state_dir.clone();
+        let state_dir = state_dir.unwrap_or_else(|| PathBuf::from("/var/lib/sbxlet"));
         self.or(Self {
             node_id: host,
             server: Some(Vec::new()),
             advertise_ip: None,
-            state_dir: Some(PathBuf::from("/var/lib/sbxlet")),
+            tls_dir: Some(state_dir.join("tls")),
+            join_token: None,
+            state_dir: Some(state_dir),
             cgroup_parent: Some(PathBuf::from("/sandboxd")),
             mirror: Some(Vec::new()),
             registry: Some(Vec::new()),

@@ -8,6 +8,7 @@ mod execute;
 pub mod host;
 pub mod lease;
 pub mod ledger;
+pub mod membership;
 pub mod node;
 mod observe;
 pub mod plan;

@@ -120,7 +120,7 @@ fn address_towards(server: &str) -> Result<IpAddr, NodeError> {
 /// # Errors
 /// Where it can't be looked up.
 pub fn resolve(server: &str) -> io::Result<Vec<SocketAddr>> {
-    let authority = server.strip_prefix("http://").unwrap_or(server);
+    let (_, authority) = server.split_once("://").unwrap_or(("", server));
     Ok(authority.to_socket_addrs()?.collect())
 }
 

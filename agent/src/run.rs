@@ -8,6 +8,7 @@ use crate::config::{Config, Subnet};
 use crate::host::{Host, HostSettings};
 use crate::lease::Lease;
 use crate::ledger::{Ledger, LedgerError};
+use crate::membership::{self, MembershipError};
 use crate::node::{self, Meter, NodeError};
 use crate::observe::ObserveError;
 use crate::reconcile;
@@ -21,6 +22,7 @@ use crate::runtime::network::{Network, NetworkConfig, NetworkError};
 use crate::runtime::process;
 use crate::sealed::SealedError;
 use crate::session;
+use identity::dial::Dialer;
 use nix::fcntl::{Flock, FlockArg};
 use nix::sys::resource::{Resource, getrlimit};
 use proto::spec::{Cidr, Runtime};
@@ -60,6 +62,8 @@ pub enum RunError {
     },
     #[error("cannot read the limit of open files: {0}")]
     OpenFiles(nix::Error),
+    #[error(transparent)]
+    Membership(#[from] MembershipError),
     #[error(transparent)]
     Node(#[from] NodeError),
     #[error(transparent)]
@@ -138,8 +142,23 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), RunError
     let reports = Reports::default();
     let meter = Meter::new(cgroups.clone(), &config.cgroup_parent);
     let settings = host_settings(&config, boot_id)?;
+    let credentials = match &config.tls {
+        Some(settings) => {
+            let entering = membership::enter(settings, &config.node_id, &config.servers);
+            match stop.run_until_cancelled(entering).await {
+                Some(entered) => Some(entered?),
+                None => return Ok(()),
+            }
+        }
+        None => {
+            tracing::warn!("plain text to a control plane that asks nobody who he is: --insecure");
+            None
+        }
+    };
+    let dialer = credentials.clone().map_or_else(Dialer::plain, Dialer::following);
     let session_node = Arc::new(session::Node {
         id: config.node_id.clone(),
+        dialer,
         labels: config.labels.clone(),
         report: (&report).into(),
         ledger: ledger.clone(),
@@ -177,6 +196,13 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), RunError
         lease,
         settings,
     ));
+    let learned = session_node.replicas.subscribe();
+    let given = config.servers.clone();
+    let certified = async {
+        if let Some(credentials) = credentials {
+            membership::keep(credentials, given, learned).await;
+        }
+    };
     let (ready, found) = oneshot::channel();
     let reconciling = reconcile::run(host, ledger, ready, stop.clone());
     let speaking = async {
@@ -186,7 +212,15 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), RunError
         }
         stop.cancel();
     };
-    let beside = async { futures::join!(protecting, guarding, store.keep_ahead(), store.keep_tidy()) };
+    let beside = async {
+        futures::join!(
+            protecting,
+            guarding,
+            store.keep_ahead(),
+            store.keep_tidy(),
+            certified
+        )
+    };
     let beside = Box::pin(stop.run_until_cancelled(beside));
     let serving = async {
         if let Err(error) = serving.await {

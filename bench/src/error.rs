@@ -22,6 +22,8 @@ pub(crate) enum BenchError {
     Image(String),
     #[error(transparent)]
     Client(#[from] ClientError),
+    #[error(transparent)]
+    Context(#[from] cli::context::ContextError),
     #[error("the manifest of a sandbox is refused: {0}")]
     Manifest(String),
     #[error("sandbox {id} did not come to run: {why}")]

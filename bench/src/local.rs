@@ -1,6 +1,7 @@
 //! A cluster of real processes on this machine, brought up and taken down by `sbxctl dev` in a folder of its own.
 
 use crate::error::BenchError;
+use cli::context;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -42,6 +43,13 @@ impl Local {
 
     fn members(&self) -> PathBuf {
         self.dir.path().join("cluster")
+    }
+
+    /// How the cluster is reached.
+    pub(crate) fn context(&self) -> Result<context::File, BenchError> {
+        Ok(context::File::read(
+            &self.members().join("identity").join(context::FILE),
+        )?)
     }
 
     /// Where the agent keeps what it has.

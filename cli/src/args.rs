@@ -16,7 +16,8 @@ Examples:
   sbxctl wait sandbox/web --for phase=Running    block until it runs, fail if it never can
   sbxctl delete sandbox web --wait               end it and wait until nothing is left
 
-Without --server, the local cluster of `sbxctl dev up` is used.
+Without --server or --context, the local cluster of `sbxctl dev up` is used if one is up, and else the one of
+~/.config/sandboxd/context.toml.
 
 Exit codes:
   0  done
@@ -37,7 +38,7 @@ pub struct Cli {
 
 #[derive(Debug, Clone, Args)]
 pub struct Global {
-    /// A replica, as http://HOST:PORT; several by repeating or with commas. Any replica answers anything.
+    /// A replica, as https://HOST:PORT; several by repeating or with commas. Any replica answers anything.
     #[arg(
         long,
         global = true,
@@ -47,6 +48,35 @@ pub struct Global {
         help_heading = "Global options"
     )]
     pub server: Vec<String>,
+    /// The file of the cluster's certificate authority, by which its replicas are known.
+    #[arg(
+        long,
+        global = true,
+        env = "SBX_CA",
+        value_name = "FILE",
+        help_heading = "Global options"
+    )]
+    pub ca: Option<PathBuf>,
+    /// The token that says who you are; better in the variable or in a context, where nobody sees it.
+    #[arg(
+        long,
+        global = true,
+        env = "SBX_TOKEN",
+        hide_env_values = true,
+        value_name = "TOKEN",
+        help_heading = "Global options"
+    )]
+    pub token: Option<String>,
+    /// A file that names replicas, authority and token, as `cluster init` writes it [default: the local cluster that
+    /// is up, then ~/.config/sandboxd/context.toml].
+    #[arg(
+        long,
+        global = true,
+        env = "SBX_CONTEXT",
+        value_name = "FILE",
+        help_heading = "Global options"
+    )]
+    pub context: Option<PathBuf>,
     /// How long one request may take, retries and changes of leader included.
     #[arg(long, global = true, env = "SBX_REQUEST_TIMEOUT", value_name = "TIME", default_value = "30s",
           value_parser = positive_duration, help_heading = "Global options")]
@@ -99,6 +129,10 @@ pub enum Command {
     Policy(PolicyArgs),
     /// Check manifests without a cluster.
     Validate(ValidateArgs),
+    /// Set up a cluster.
+    Cluster(ClusterArgs),
+    /// Who may speak to the cluster: tokens of people, and of machines that join.
+    Token(TokenArgs),
     /// A local cluster of real processes, to try things and to test failover. Needs root.
     Dev(DevArgs),
     /// Print a completion script: `source <(sbxctl completion bash)`.
@@ -415,6 +449,98 @@ pub enum DevCommand {
 }
 
 #[derive(Debug, Args)]
+pub struct ClusterArgs {
+    #[command(subcommand)]
+    pub command: ClusterCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum ClusterCommand {
+    /// Make the identity of a new cluster: its certificate authority, certificates and the first token.
+    Init(ClusterInitArgs),
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Works without a cluster, on any machine. Writes a folder of files that nobody else can read, and says where they go.
+
+Examples:
+  sbxctl cluster init --replica 1=https://10.0.0.1:7071=https://10.0.0.1:7070 \\
+                      --replica 2=https://10.0.0.2:7071=https://10.0.0.2:7070 \\
+                      --replica 3=https://10.0.0.3:7071=https://10.0.0.3:7070 --agent node-a --agent node-b
+Agents can also join later, with `sbxctl token create --join-node`.")]
+pub struct ClusterInitArgs {
+    /// A replica, as for `sbxorch --initial-cluster`: its number, its address for replicas, its address for users.
+    #[arg(long, value_name = "N=PEER_URL=URL", required = true, value_delimiter = ',')]
+    pub replica: Vec<String>,
+    /// A further name or address of a replica, or of all: 1:replica-1.example.org.
+    #[arg(long, value_name = "[N:]HOST")]
+    pub host: Vec<String>,
+    /// A node whose agent gets a certificate; by default none, and agents join with tokens.
+    #[arg(long, value_name = "ID", value_delimiter = ',')]
+    pub agent: Vec<String>,
+    /// The folder to write.
+    #[arg(long, value_name = "FOLDER", default_value = "sandboxd-cluster")]
+    pub out: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub struct TokenArgs {
+    #[command(subcommand)]
+    pub command: TokenCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum TokenCommand {
+    /// Make a token, and print it: it is shown this once.
+    Create(TokenCreateArgs),
+    /// Show the tokens there are, and when they were used last.
+    #[command(visible_alias = "list")]
+    Ls,
+    /// Make tokens worthless, at once on every replica.
+    Revoke {
+        #[arg(value_name = "ID", required = true)]
+        ids: Vec<String>,
+    },
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+A viewer reads; an operator also changes sandboxes and nodes, and reaches into them; an admin also says who may do what.
+
+Examples:
+  sbxctl token create ci --role operator --expires 90days
+  sbxctl token create --join-node                     lets one new agent in, within a day
+  sbxctl token create --join-node --for agent-3       also where the node is known already")]
+pub struct TokenCreateArgs {
+    /// What to call it.
+    #[arg(value_name = "NAME", default_value = "")]
+    pub name: String,
+    /// What it allows.
+    #[arg(long, value_enum, required_unless_present_any = ["join_node", "join_replica"])]
+    pub role: Option<RoleArg>,
+    /// It lets one agent join the cluster.
+    #[arg(long, conflicts_with_all = ["role", "join_replica"])]
+    pub join_node: bool,
+    /// It lets one replica join the cluster, and gives it the authority's key.
+    #[arg(long, conflicts_with = "role")]
+    pub join_replica: bool,
+    /// With --join-node and --join-replica: the only one that may use it, by its id.
+    #[arg(long = "for", value_name = "ID", conflicts_with = "role")]
+    pub machine: Option<String>,
+    /// When it ends; by default never, and after a day where it lets a machine in.
+    #[arg(long, value_name = "TIME", value_parser = positive_duration)]
+    pub expires: Option<Duration>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum RoleArg {
+    Viewer,
+    Operator,
+    Admin,
+}
+
+#[derive(Debug, Args)]
 pub struct MembersArgs {
     /// leader, replica-N or agent-N.
     #[arg(value_name = "MEMBER", required = true)]
@@ -445,6 +571,9 @@ pub struct UpArgs {
     /// A further argument for every sbxorch.
     #[arg(long, value_name = "ARG", allow_hyphen_values = true)]
     pub replica_arg: Vec<String>,
+    /// Plain text, and nobody is asked who he is.
+    #[arg(long)]
+    pub insecure: bool,
     /// How long to wait for the cluster to be ready.
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = positive_duration)]
     pub timeout: Duration,

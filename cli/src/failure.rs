@@ -1,7 +1,9 @@
 //! How a command ends when it does not succeed. The one place that maps failures to exit codes.
 
 use crate::client::ClientError;
+use crate::context::ContextError;
 use crate::dev::DevError;
+use crate::provision::ProvisionError;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -38,7 +40,7 @@ pub enum Failure {
     #[error("{failed} of {total} failed")]
     Several { failed: usize, total: usize, code: u8 },
     #[error(
-        "no cluster is known: name its replicas with --server or SBX_SERVER, or start a local one with `sbxctl dev up`"
+        "no cluster is known: name its replicas with --server or SBX_SERVER, or a context with --context, or start a local one with `sbxctl dev up`"
     )]
     NoCluster,
     #[error("a replica sent what this program can't read ({0}); it may be newer than this sbxctl")]
@@ -56,6 +58,10 @@ pub enum Failure {
     Output(std::io::Error),
     #[error("render the output: {0}")]
     Render(String),
+    #[error(transparent)]
+    Context(#[from] ContextError),
+    #[error(transparent)]
+    Provision(#[from] ProvisionError),
     #[error(transparent)]
     Dev(#[from] DevError),
 }
@@ -80,6 +86,8 @@ impl Failure {
             | Self::Listen { .. }
             | Self::Output(_)
             | Self::Render(_)
+            | Self::Context(_)
+            | Self::Provision(_)
             | Self::Dev(_) => EXIT_FAILED,
         }
     }

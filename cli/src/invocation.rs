@@ -3,7 +3,7 @@
 
 use crate::args::{Format, Global};
 use crate::client::{Client, Endpoint};
-use crate::dev;
+use crate::context::{self, Context};
 use crate::failure::Failure;
 use proto::units::Timestamp;
 use std::io::Write;
@@ -78,16 +78,12 @@ impl Invocation {
     /// # Errors
     /// [`Failure::NoCluster`] and whatever is wrong with the endpoints or the local cluster's record.
     pub fn client(&self) -> Result<Client, Failure> {
-        let servers = if self.global.server.is_empty() {
-            dev::endpoints()?.ok_or(Failure::NoCluster)?
-        } else {
-            self.global.server.clone()
-        };
+        let Context { servers, access } = context::resolve(&self.global)?;
         let servers = servers
             .iter()
             .map(|text| text.parse::<Endpoint>())
             .collect::<Result<Vec<_>, _>>()?;
-        let client = Client::new(servers, self.global.request_timeout)?;
+        let client = Client::new(servers, access, self.global.request_timeout)?;
         // That nobody reads stderr is no failure.
         Ok(client.with_notice(Box::new(|text| {
             writeln!(std::io::stderr(), "sbxctl: {text}").ok();

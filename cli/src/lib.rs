@@ -15,10 +15,12 @@
 pub mod args;
 pub mod client;
 pub mod commands;
+pub mod context;
 pub mod dev;
 pub mod failure;
 pub mod invocation;
 pub mod output;
+pub mod provision;
 
 use args::Cli;
 use failure::Failure;

@@ -3,7 +3,7 @@
 
 mod replica;
 
-use cli::client::{Change, Client, ClientError, Endpoint};
+use cli::client::{Access, Change, Client, ClientError, Endpoint};
 use proto::object::Kind;
 use proto::wire;
 use replica::{Act, Replica, event, external};
@@ -17,7 +17,12 @@ fn manifest() -> proto::spec::Manifest {
 }
 
 fn client(servers: &[&Endpoint], timeout: Duration) -> Client {
-    Client::new(servers.iter().map(|e| (*e).clone()).collect(), timeout).unwrap()
+    Client::new(
+        servers.iter().map(|e| (*e).clone()).collect(),
+        Access::plain(),
+        timeout,
+    )
+    .unwrap()
 }
 
 const LONG: Duration = Duration::from_secs(20);
@@ -249,10 +254,11 @@ fn check_endpoint(text: &str, expected: Result<&str, &str>) {
 
 #[test]
 fn endpoints_are_taken_in_short_and_long_form_and_checked() {
-    check_endpoint("10.0.0.1:7070", Ok("http://10.0.0.1:7070"));
+    check_endpoint("10.0.0.1:7070", Ok("https://10.0.0.1:7070"));
     check_endpoint(" http://host:1/ ", Ok("http://host:1"));
-    check_endpoint("[::1]:7070", Ok("http://[::1]:7070"));
-    check_endpoint("https://host:1", Err("plain text only"));
+    check_endpoint("[::1]:7070", Ok("https://[::1]:7070"));
+    check_endpoint("https://host:1", Ok("https://host:1"));
+    check_endpoint("ftp://host:1", Err("https://HOST:PORT"));
     check_endpoint("host", Err("port is missing"));
     check_endpoint("host:0", Err("1 to 65535"));
     check_endpoint("host:http", Err("1 to 65535"));

@@ -35,6 +35,9 @@ impl Installed {
         command
             .env("SBX_RUN_DIR", self.dir.path().join("run"))
             .env("SBX_DEV_DIR", self.cluster())
+            // No context of whoever runs this.
+            .env("HOME", self.dir.path())
+            .env_remove("XDG_CONFIG_HOME")
             .env_remove("SBX_SERVER");
         command
     }

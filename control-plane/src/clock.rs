@@ -1,6 +1,6 @@
 //! The sole place where the control plane reads a clock. Replicated code (`state`, `schedule`) must never
 //! call it: its time is the stamp of the log entry. Called by `raft::propose` for that stamp, by `session`
-//! for heartbeats and remaining lifetimes, and by the leader's `controller`.
+//! for heartbeats and remaining lifetimes, by the leader's `controller`, and by `security` for the life of certificates.
 #![allow(clippy::disallowed_methods)]
 
 use proto::units::Timestamp;
@@ -11,6 +11,12 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 pub fn now() -> Timestamp {
     let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Timestamp(u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX))
+}
+
+/// The same for certificates, which have times of their own form.
+#[must_use]
+pub fn wall() -> SystemTime {
+    SystemTime::now()
 }
 
 /// The monotonic clock, for durations on this replica.

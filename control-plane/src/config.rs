@@ -12,9 +12,16 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 pub use values::{LogFormat, Peer, PeerError, Span};
 
-/// Loopback: plain text leaves the machine only where somebody asked for it.
+/// Loopback: a replica is reached from elsewhere only where somebody asked for it.
 const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 7070);
 const DEFAULT_PEER_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 7071);
+
+const DEFAULT_TLS_DIR: &str = "/etc/sandboxd/tls";
+
+/// What all URLs of a cluster begin with.
+fn scheme(insecure: bool) -> &'static str {
+    if insecure { "http://" } else { "https://" }
+}
 
 /// openraft warns of a replica that it can't reach 20 times a second; our own lines say once what matters.
 const DEFAULT_LOG: &str = "info,openraft=error";
@@ -39,11 +46,11 @@ pub struct Settings {
     pub peer_listen: Option<SocketAddr>,
 
     /// How users and agents reach this replica, told to them when they must follow the leader
-    /// [default: http://<listen>]
+    /// [default: https://<listen>]
     #[arg(long, env = "SBX_ADVERTISE", value_name = "URL", global = true)]
     pub advertise: Option<String>,
 
-    /// How the other replicas reach this one [default: http://<peer-listen>]
+    /// How the other replicas reach this one [default: https://<peer-listen>]
     #[arg(long, env = "SBX_ADVERTISE_PEER", value_name = "URL", global = true)]
     pub advertise_peer: Option<String>,
 
@@ -63,8 +70,18 @@ pub struct Settings {
     )]
     pub initial_cluster: Option<Vec<Peer>>,
 
-    /// Serve plain text to anybody who reaches the ports. Required for now, as TLS and tokens are not built
-    /// yet: bind to addresses that only trusted machines reach
+    /// Where this replica's identity is: ca.crt, tls.crt and tls.key, as `sbxctl cluster init` makes them. Files that
+    /// are exchanged are used without a restart [default: /etc/sandboxd/tls]
+    #[arg(long, env = "SBX_TLS_DIR", value_name = "DIR", global = true)]
+    pub tls_dir: Option<PathBuf>,
+
+    /// The key of the cluster's certificate authority, with which this replica lets machines in and renews
+    /// certificates; without it, others do [default: ca.key in --tls-dir]
+    #[arg(long, env = "SBX_CA_KEY", value_name = "FILE", global = true)]
+    pub ca_key: Option<PathBuf>,
+
+    /// No TLS and no tokens: serve plain text, and let anybody who reaches the ports do anything. For tests, or for
+    /// networks that only trusted machines reach
     #[arg(long, env = "SBX_INSECURE", num_args = 0..=1, require_equals = true,
           default_missing_value = "true", value_name = "BOOL", global = true)]
     pub insecure: Option<bool>,
@@ -112,8 +129,17 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// Empty: wait for `sbxorch cluster init`.
     pub initial_cluster: Vec<Peer>,
+    /// `None`: plain text was asked for.
+    pub tls: Option<TlsFiles>,
     pub timings: Timings,
     pub scheduling: Policy,
+}
+
+/// Where a replica's identity is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsFiles {
+    pub dir: PathBuf,
+    pub authority_key: PathBuf,
 }
 
 /// Times that users of the cluster notice.
@@ -158,22 +184,18 @@ pub enum ConfigError {
 pub enum Problem {
     #[error("id: every replica needs a number of its own, 1 or more (--id 1)")]
     Id,
-    #[error(
-        "insecure: TLS and tokens are not built yet, so this replica would serve plain text to anybody who \
-         reaches {listen} and {peer_listen}; if only trusted machines do, say so with --insecure"
-    )]
-    Insecure {
-        listen: SocketAddr,
-        peer_listen: SocketAddr,
-    },
     #[error("{key}: {address} does not tell others how to reach this replica; set --{flag}")]
     Unreachable {
         key: &'static str,
         flag: &'static str,
         address: SocketAddr,
     },
-    #[error("{key}: `{url}` must begin with http://")]
-    Url { key: &'static str, url: String },
+    #[error("{key}: `{url}` must begin with {scheme}{}", if *.scheme == "http://" { ", as --insecure is given" } else { "; plain text takes --insecure" })]
+    Url {
+        key: &'static str,
+        url: String,
+        scheme: &'static str,
+    },
     #[error("initial_cluster: replica {0} occurs twice")]
     Twice(u64),
     #[error("initial_cluster: this replica, {0}, is not in the list")]
@@ -222,6 +244,8 @@ impl Settings {
             data_dir: self.data_dir.or(other.data_dir),
             initial_cluster: self.initial_cluster.or(other.initial_cluster),
             insecure: self.insecure.or(other.insecure),
+            tls_dir: self.tls_dir.or(other.tls_dir),
+            ca_key: self.ca_key.or(other.ca_key),
             heartbeat: self.heartbeat.or(other.heartbeat),
             node_grace: self.node_grace.or(other.node_grace),
             node_lease: self.node_lease.or(other.node_lease),
@@ -237,8 +261,13 @@ impl Settings {
     pub fn or_defaults(self) -> Self {
         let listen = self.listen.unwrap_or(DEFAULT_LISTEN);
         let peer_listen = self.peer_listen.unwrap_or(DEFAULT_PEER_LISTEN);
+        let scheme = scheme(self.insecure == Some(true));
         let reachable =
-            |address: SocketAddr| (!address.ip().is_unspecified()).then(|| format!("http://{address}"));
+            |address: SocketAddr| (!address.ip().is_unspecified()).then(|| format!("{scheme}{address}"));
+        let tls_dir = self
+            .tls_dir
+            .clone()
+            .unwrap_or_else(|| PathBuf::from(DEFAULT_TLS_DIR));
         let times = Timings::default();
         self.or(Self {
             id: None,
@@ -249,6 +278,8 @@ impl Settings {
             data_dir: Some(PathBuf::from("/var/lib/sbxorch")),
             initial_cluster: Some(Vec::new()),
             insecure: Some(false),
+            ca_key: Some(tls_dir.join(identity::folder::AUTHORITY_KEY)),
+            tls_dir: Some(tls_dir),
             heartbeat: Some(Span(times.heartbeat)),
             node_grace: Some(Span(times.node_grace)),
             node_lease: Some(Span(times.node_lease)),
@@ -279,19 +310,19 @@ impl Settings {
         if given.id.is_none_or(|id| id == 0) {
             problems.push(Problem::Id);
         }
-        if given.insecure != Some(true) {
-            problems.push(Problem::Insecure { listen, peer_listen });
-        }
+        let insecure = given.insecure == Some(true);
+        let scheme = scheme(insecure);
         let mut url = |key, flag, url: Option<String>, address| match url {
             None => {
                 problems.push(Problem::Unreachable { key, flag, address });
                 String::new()
             }
             Some(url) => {
-                if url.strip_prefix("http://").is_none_or(str::is_empty) {
+                if url.strip_prefix(scheme).is_none_or(str::is_empty) {
                     problems.push(Problem::Url {
                         key,
                         url: url.clone(),
+                        scheme,
                     });
                 }
                 url
@@ -331,6 +362,10 @@ impl Settings {
             advertise_peer,
             data_dir: given.data_dir.unwrap_or_default(),
             initial_cluster: given.initial_cluster.unwrap_or_default(),
+            tls: (!insecure).then(|| TlsFiles {
+                dir: given.tls_dir.unwrap_or_default(),
+                authority_key: given.ca_key.unwrap_or_default(),
+            }),
             timings,
             scheduling: given.scheduling.unwrap_or_default(),
         };
@@ -353,6 +388,16 @@ impl Config {
         let mut problems = Vec::new();
         if !matches!(list.len(), 1 | 3 | 5) {
             problems.push(Problem::Size(list.len()));
+        }
+        let scheme = scheme(self.tls.is_none());
+        for url in list.iter().flat_map(|peer| [&peer.peer_endpoint, &peer.endpoint]) {
+            if !url.starts_with(scheme) {
+                problems.push(Problem::Url {
+                    key: "initial_cluster",
+                    url: url.clone(),
+                    scheme,
+                });
+            }
         }
         for (n, peer) in list.iter().enumerate() {
             if list[..n].iter().any(|before| before.id == peer.id) {

@@ -1,11 +1,14 @@
 //! `sbxorch`, a replica of sandboxd's control plane.
 
+pub mod access;
 pub mod api;
 pub mod clock;
 pub mod config;
 pub mod controller;
+pub mod listen;
 pub mod raft;
 pub mod schedule;
+pub mod security;
 pub mod serve;
 pub mod session;
 pub mod state;

@@ -4,6 +4,8 @@ use anyhow::Context;
 use clap::{Parser, Subcommand};
 use control_plane::config::{Config, LogFormat, Peer, Settings};
 use control_plane::serve;
+use identity::credentials::Credentials;
+use identity::dial::Dialer;
 use proto::wire::{self, control_client::ControlClient};
 use std::io::Write;
 use std::path::PathBuf;
@@ -79,8 +81,16 @@ fn run(cli: Cli) -> anyhow::Result<()> {
             Ok(())
         }
         Some(Command::Cluster(ClusterCommand::Init { server })) => {
+            let settings = settings.or_defaults();
+            let dialer = match settings.insecure {
+                Some(true) => Dialer::plain(),
+                Some(false) | None => {
+                    let dir = settings.tls_dir.unwrap_or_default();
+                    Dialer::following(Credentials::open(&dir).context("no TLS; --insecure does without")?)
+                }
+            };
             let members = settings.initial_cluster.unwrap_or_default();
-            runtime()?.block_on(init(server, &members))
+            runtime()?.block_on(init(server, &members, &dialer))
         }
         None => {
             log(&settings)?;
@@ -129,17 +139,19 @@ async fn replica(config: Config) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn init(server: Option<String>, members: &[Peer]) -> anyhow::Result<()> {
+async fn init(server: Option<String>, members: &[Peer], dialer: &Dialer) -> anyhow::Result<()> {
     let Some(first) = members.first() else {
         anyhow::bail!(
             "which replicas shall form the cluster? List them with --initial-cluster ID=PEER_URL=URL,..."
         );
     };
     let server = server.unwrap_or_else(|| first.endpoint.clone());
-    let channel = tonic::transport::Endpoint::from_shared(server.clone())
-        .with_context(|| format!("`{server}` is no address of a replica"))?
-        .timeout(INIT_TIMEOUT)
-        .connect()
+    let endpoint = dialer
+        .endpoint(&server)
+        .with_context(|| format!("the address of a replica, `{server}`,"))?
+        .timeout(INIT_TIMEOUT);
+    let channel = dialer
+        .connect(&endpoint)
         .await
         .with_context(|| format!("cannot reach the replica at {server}"))?;
     let replicas = members.iter().map(wire::Replica::from).collect();

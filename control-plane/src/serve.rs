@@ -1,11 +1,17 @@
 //! One replica as a whole: starts everything, serves users and agents on one port, stops in order. Owns the listener
 //! and the tasks; decides nothing. Called by `main` and by tests.
 
+use crate::access::{self, Gate};
 use crate::api::{Api, grpc, rest};
 use crate::config::Config;
 use crate::controller::Controller;
+use crate::listen::{Audience, Incoming};
 use crate::raft::{Replica, StartError};
+use crate::security::{Security, SecurityError};
 use crate::session::{Liveness, Sessions};
+use axum::middleware::from_fn_with_state;
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -14,7 +20,6 @@ use tokio::task::JoinError;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
-use tonic::transport::server::TcpIncoming;
 
 /// A peer that answers no ping for [`PING_EVERY`] + [`PING_TIMEOUT`] is gone: a machine that lost its power closes
 /// no connection. An agent hears of a frozen leader in the same way.
@@ -40,6 +45,8 @@ pub enum ServeError {
         source: std::io::Error,
     },
     #[error(transparent)]
+    Security(#[from] SecurityError),
+    #[error(transparent)]
     Start(#[from] StartError),
     #[error("serving users and agents failed: {0}")]
     Serve(#[from] tonic::transport::Error),
@@ -58,19 +65,28 @@ pub struct Serving {
     replica: Replica,
     api: Api,
     controller: Controller,
+    gate: Gate,
+    security: Security,
+    /// What goes on beside requests.
+    attending: BoxFuture<'static, ()>,
     stopping: CancellationToken,
 }
 
 /// Binds the port for users and agents, then starts the replica: a port that is taken must not cost an election.
 ///
 /// # Errors
-/// [`ServeError::Listen`] and [`ServeError::Start`].
+/// [`ServeError::Listen`], [`ServeError::Security`] and [`ServeError::Start`].
 pub async fn start(config: Config) -> Result<Serving, ServeError> {
     let address = config.listen;
     let listen = |source| ServeError::Listen { address, source };
     let listener = TcpListener::bind(address).await.map_err(listen)?;
     let address = listener.local_addr().map_err(listen)?;
-    let replica = Replica::start(&config).await?;
+    let security = Security::open(&config)?;
+    if matches!(security, Security::Insecure) {
+        tracing::warn!("plain text, and nobody is asked who he is: --insecure");
+    }
+    let replica = Replica::start(&config, &security).await?;
+    let gate = Gate::new(replica.clone(), security.clone());
     let liveness = Liveness::default();
     let stopping = CancellationToken::new();
     let sessions = Sessions::new(
@@ -88,7 +104,16 @@ pub async fn start(config: Config) -> Result<Serving, ServeError> {
             config.timings,
             config.scheduling,
         ),
-        api: Api::new(replica.clone(), liveness, sessions, stopping.clone()),
+        api: Api::new(
+            replica.clone(),
+            liveness,
+            sessions,
+            security.dialer(),
+            stopping.clone(),
+        ),
+        attending: gate.attend()?.boxed(),
+        gate,
+        security,
         replica,
         stopping,
     })
@@ -111,11 +136,18 @@ impl Serving {
             replica,
             api,
             controller,
+            gate,
+            security,
+            attending,
             stopping,
             ..
         } = self;
-        let routes = grpc::add_to(Routes::from(rest::router(&api)), &api);
-        let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+        let routes = Routes::from(rest::router(&api, security.dialer()));
+        // Nothing is served that does not pass the gate.
+        let routes = grpc::add_to(routes, &api, &gate)
+            .into_axum_router()
+            .layer(from_fn_with_state(gate, access::admit));
+        let incoming = Incoming::start(listener, security, Audience::Users);
         let drained = stopping.clone();
         let server = tonic::transport::Server::builder()
             .accept_http1(true)
@@ -124,10 +156,11 @@ impl Serving {
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_concurrent_streams(MAX_STREAMS)
-            .add_routes(routes)
+            .add_routes(routes.into())
             .serve_with_incoming_shutdown(incoming, async move { drained.cancelled().await });
         let mut server = tokio::spawn(server);
         let leading = tokio::spawn(controller.run());
+        let attending = tokio::spawn(attending);
         let dispatching = tokio::spawn(api.sessions().clone().dispatch());
 
         let ended = tokio::select! {
@@ -146,6 +179,7 @@ impl Serving {
         stopping.cancel();
         dispatching.abort();
         leading.abort();
+        attending.abort();
         if !server.is_finished() && timeout(DRAIN_TIMEOUT, &mut server).await.is_err() {
             tracing::debug!("connections are left that others hold open");
             server.abort();

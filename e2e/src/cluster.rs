@@ -88,7 +88,10 @@ impl Cluster {
         command
             .env("SBX_RUN_DIR", self.dir.path().join("run"))
             .env("SBX_DEV_DIR", self.dir())
-            .env_remove("SBX_SERVER");
+            .env_remove("SBX_SERVER")
+            .env_remove("SBX_TOKEN")
+            .env_remove("SBX_CA")
+            .env_remove("SBX_CONTEXT");
         if let Some(server) = &self.server {
             command.env("SBX_SERVER", server);
         }
@@ -251,7 +254,7 @@ impl Member {
     /// For users and agents.
     #[must_use]
     pub fn endpoint(&self) -> String {
-        format!("http://{}:7070", self.address)
+        format!("https://{}:7070", self.address)
     }
 }
 

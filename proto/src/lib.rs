@@ -35,3 +35,6 @@ pub mod units;
 pub mod wire {
     tonic::include_proto!("sandboxd.v1");
 }
+
+/// The description of `v1/*.proto` itself, as a `FileDescriptorSet`: which services and methods there are.
+pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));

@@ -1,7 +1,9 @@
 //! From texts to checked values, with all that is wrong told at once. Pure.
 
-use super::{Config, Settings, Subnet};
+use super::{Config, Settings, Subnet, TlsSettings};
 use crate::runtime::image::{CollectPolicy, Mirror, RegistryConfig, RegistryTransport};
+use identity::folder;
+use identity::token::{JoinToken, TokenError};
 use proto::id::NodeId;
 use proto::image::ImageName;
 use proto::manifest;
@@ -26,13 +28,8 @@ pub enum Problem {
         value: String,
         why: String,
     },
-    #[error("server: name at least one replica of the control plane (--server http://HOST:7070)")]
+    #[error("server: name at least one replica of the control plane (--server https://HOST:7070)")]
     NoServer,
-    #[error(
-        "insecure: TLS and tokens are not built yet, so this agent would speak plain text to its servers; if \
-         only trusted machines are between, say so with --insecure"
-    )]
-    Insecure,
 }
 
 /// Checks what is about images.
@@ -54,13 +51,21 @@ pub(super) fn check(given: Settings) -> Result<Config, Vec<Problem>> {
     let images = of_images.images(&given);
     let node_id = given.node_id.unwrap_or_default();
     let node_id = problems.take("node_id", &node_id, NodeId::new(&*node_id));
-    let servers = problems.all("server", given.server, server);
+    let insecure = given.insecure == Some(true);
+    let servers = problems.all("server", given.server, |text| server(text, insecure));
     if servers.is_empty() && problems.0.is_empty() {
         problems.0.push(Problem::NoServer);
     }
-    if given.insecure != Some(true) {
-        problems.0.push(Problem::Insecure);
-    }
+    let join = given
+        .join_token
+        .and_then(|text| problems.take("join_token", "...", join_token(&text)));
+    // What stands in the folder of the state by default needs no word of its own.
+    let of_state = given.state_dir.as_ref().map(|dir| dir.join("tls"));
+    let tls_dir = if insecure || given.tls_dir == of_state {
+        given.tls_dir
+    } else {
+        problems.path("tls_dir", given.tls_dir)
+    };
     let advertise_ip = given.advertise_ip.and_then(|ip| {
         let checked = manifest::check_node_address(ip).map(|()| ip);
         problems.take("advertise_ip", &ip.to_string(), checked)
@@ -104,6 +109,7 @@ pub(super) fn check(given: Settings) -> Result<Config, Vec<Problem>> {
         ) if problems.0.is_empty() => Ok(Config {
             node_id,
             servers,
+            tls: tls_dir.filter(|_| !insecure).map(|dir| TlsSettings { dir, join }),
             advertise_ip,
             state_dir,
             cgroup_parent,
@@ -203,21 +209,41 @@ impl Problems {
     }
 }
 
-/// `http://host:port` from itself or from `host:port`.
-fn server(text: &str) -> Result<String, String> {
+/// A token, or the file that holds it.
+fn join_token(text: &str) -> Result<JoinToken, String> {
+    let is_path = text.contains('/');
+    let text = if is_path {
+        folder::read_secret(Path::new(text)).map_err(|error| error.to_string())?
+    } else {
+        text.to_owned()
+    };
+    text.parse().map_err(|error: TokenError| error.to_string())
+}
+
+/// `https://host:port` from itself or from `host:port`; with `insecure`, `http://host:port`.
+fn server(text: &str, insecure: bool) -> Result<String, String> {
     let text = text.trim().trim_end_matches('/');
-    if text.starts_with("https://") {
-        return Err("speaks TLS, which is not built yet; write http://HOST:PORT".to_owned());
+    let (scheme, other) = if insecure {
+        ("http://", "https://")
+    } else {
+        ("https://", "http://")
+    };
+    if text.starts_with(other) {
+        return Err(if insecure {
+            "speaks TLS, but --insecure was given; write http://HOST:PORT".to_owned()
+        } else {
+            "is plain text, which takes --insecure; write https://HOST:PORT".to_owned()
+        });
     }
-    let authority = text.strip_prefix("http://").unwrap_or(text);
+    let authority = text.strip_prefix(scheme).unwrap_or(text);
     let port = authority
         .rsplit_once(':')
         .filter(|(host, _)| !host.is_empty() && !host.contains('/'));
     match port.map(|(_, port)| port.parse::<u16>()) {
         Some(Ok(1..)) => {}
-        Some(_) | None => return Err("is no address of a replica; write http://HOST:PORT".to_owned()),
+        Some(_) | None => return Err(format!("is no address of a replica; write {scheme}HOST:PORT")),
     }
-    let url = format!("http://{authority}");
+    let url = format!("{scheme}{authority}");
     tonic::transport::Endpoint::from_shared(url.clone())
         .map_err(|e| format!("is no address of a replica: {e}"))?;
     Ok(url)

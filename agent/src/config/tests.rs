@@ -80,7 +80,23 @@ fn check_problems(args: &str, expected: &[&str]) {
 
 #[test]
 fn everything_that_is_wrong_is_told_at_once() {
-    check_problems("--node-id n1", &["server: name at least one", "--insecure"]);
+    check_problems("--node-id n1", &["server: name at least one"]);
+    check_problems(
+        "--node-id n1 --server http://a:1",
+        &["is plain text, which takes --insecure"],
+    );
+    check_problems(
+        "--node-id n1 --server a:1 --tls-dir tls",
+        &["tls_dir: `tls` must be"],
+    );
+    for (token, why) in [("changeme", "is no token for joining"), ("", "is empty")] {
+        let settings = Settings {
+            join_token: Some(token.to_owned()),
+            ..flags("--node-id n1 --server a:1")
+        };
+        let said = settings.check().expect_err("refused").to_string();
+        assert!(said.contains("join_token") && said.contains(why), "{said}");
+    }
     let several = format!(
         "{GOOD} --label x --default-runtime docker --max-alloc-percent 0 --cpu 0 --memory 1x --sandbox-cidr 8.8.0.0/16 \
          --protect 10.0.0.1/8 --mirror docker.io --advertise-ip 0.0.0.0 --cgroup-parent sandboxd --state-dir /a/../b"
@@ -131,4 +147,18 @@ fn settings_of_images_are_checked_together() {
     for key in ["registry", "pre_pull", "image_unused_for", "image_disk_percent"] {
         assert!(said.contains(&format!("  {key}: ")), "{said}");
     }
+}
+
+#[test]
+fn servers_speak_tls_unless_plain_text_is_asked_for() {
+    let config = flags("--node-id n1 --server a:1 --server https://b:2")
+        .check()
+        .expect("good");
+    assert_eq!(config.servers, ["https://a:1", "https://b:2"]);
+    let tls = config.tls.expect("it has an identity");
+    assert_eq!(
+        (tls.dir.as_path(), tls.join),
+        (Path::new("/var/lib/sbxlet/tls"), None)
+    );
+    assert_eq!(flags(GOOD).check().expect("good").tls, None);
 }

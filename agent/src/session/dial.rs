@@ -4,6 +4,7 @@ use super::Node;
 use super::link::Link;
 use super::relay::{MAX_OPEN, Relays};
 use crate::clock::BootTime;
+use identity::dial::UrlError;
 use prost::Message;
 use proto::wire::agent_client::AgentClient;
 use proto::wire::agent_message::Message as Up;
@@ -15,10 +16,11 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Channel;
 
-/// A replica that is there accepts at once; one behind a broken network must not take the time of the others.
-const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
+/// A replica that is there accepts at once, and has shaken hands soon after; one behind a broken network must not take
+/// the time of the others.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// From the hello to its answer: the leader writes down first what the inventory tells it, a follower answers at once.
 const WELCOME_TIMEOUT: Duration = Duration::from_secs(3);
 /// A frozen replica keeps its connections, so that only silence tells of it.
@@ -45,8 +47,8 @@ pub(super) enum Dialled {
 /// Why an attempt came to nothing.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum DialError {
-    #[error("is no address: {0}")]
-    Address(tonic::transport::Error),
+    #[error("its address {0}")]
+    Address(#[from] UrlError),
     #[error("cannot connect: {}", innermost(.0))]
     Connect(tonic::transport::Error),
     #[error("refuses this agent: {}", text(.0))]
@@ -59,14 +61,15 @@ pub(super) enum DialError {
 
 /// Tries the replica at `target`.
 pub(super) async fn dial(target: &str, node: &Node) -> Result<Dialled, DialError> {
-    let endpoint = Endpoint::from_shared(target.to_owned())
-        .map_err(DialError::Address)?
+    let endpoint = node
+        .dialer
+        .endpoint(target)?
         .connect_timeout(CONNECT_TIMEOUT)
-        .tcp_nodelay(true)
         .http2_keep_alive_interval(PING_EVERY)
         .keep_alive_timeout(PING_TIMEOUT)
         .keep_alive_while_idle(true);
-    let client = AgentClient::new(endpoint.connect().await.map_err(DialError::Connect)?)
+    let channel = node.dialer.connect(&endpoint).await.map_err(DialError::Connect)?;
+    let client = AgentClient::new(channel)
         .max_decoding_message_size(MAX_MESSAGE_BYTES)
         .max_encoding_message_size(MAX_MESSAGE_BYTES);
     // Another connection, made when the first user comes: heartbeats must not queue behind what users send.
@@ -74,7 +77,7 @@ pub(super) async fn dial(target: &str, node: &Node) -> Result<Dialled, DialError
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .keep_alive_while_idle(false);
-    let relays = Relays::new(AgentClient::new(endpoint.connect_lazy()));
+    let relays = Relays::new(AgentClient::new(node.dialer.lazy(&endpoint)));
     match tokio::time::timeout(WELCOME_TIMEOUT, greet(client, relays, node)).await {
         Ok(answer) => answer,
         Err(_) => Err(DialError::Silent),
@@ -138,7 +141,7 @@ fn innermost(error: &dyn Error) -> String {
     error.to_string()
 }
 
-pub(super) fn text(status: &Status) -> String {
+pub(crate) fn text(status: &Status) -> String {
     match status.source() {
         Some(cause) => innermost(cause),
         None if status.message().is_empty() => status.code().description().to_owned(),

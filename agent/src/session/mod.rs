@@ -21,6 +21,8 @@ use crate::ledger::Ledger;
 use crate::relay::Sandboxes;
 use crate::report::Reports;
 use dial::Dialled;
+pub(crate) use dial::text as said;
+use identity::dial::Dialer;
 use proto::id::NodeId;
 use proto::spec::Labels;
 use proto::wire;
@@ -46,6 +48,8 @@ pub struct Used {
 /// What a session tells of the node, and what it brings there.
 pub struct Node {
     pub id: NodeId,
+    /// How replicas are reached.
+    pub dialer: Dialer,
     pub labels: Labels,
     pub report: wire::NodeReport,
     pub ledger: Arc<Ledger>,

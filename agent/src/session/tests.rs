@@ -211,6 +211,7 @@ impl Running {
         let folder = tempfile::tempdir().expect("a folder");
         let node = Arc::new(Node {
             id: NodeId::new("n1").expect("an id"),
+            dialer: Dialer::plain(),
             labels: Labels::new(),
             report: wire::NodeReport::default(),
             ledger: Arc::new(Ledger::open(folder.path(), "boot").expect("opened")),

@@ -25,6 +25,7 @@ use crate::error::BenchError;
 use crate::local::Local;
 use bare::Bare;
 use clap::{Args, ValueEnum};
+use cli::context;
 use course::{Case, Course};
 use engine::Engine;
 use report::Report;
@@ -156,15 +157,20 @@ fn cases(args: &ProvisionArgs) -> Vec<Case> {
 }
 
 async fn sandboxd(args: &ProvisionArgs, cases: &[Case], report: &mut Report) -> Result<(), BenchError> {
-    let (local, servers) = if args.server.is_empty() {
+    let (local, context) = if args.server.is_empty() {
         let local = Local::up(&programs(args)?, args.replicas, PROCESSORS)?;
         image::import(&local)?;
-        let servers = sandboxes::servers(&local)?;
-        (Some(local), servers)
+        let context = local.context()?;
+        (Some(local), context)
     } else {
-        (None, args.server.clone())
+        // Plain text, or with a context of its own.
+        let context = context::File {
+            servers: args.server.clone(),
+            ..Default::default()
+        };
+        (None, context)
     };
-    let sandboxes = Sandboxes::open(&servers).await?;
+    let sandboxes = Sandboxes::open(&context).await?;
     let course = Course::new("sandboxd", &sandboxes);
     for case in cases {
         tell(format_args!("sandboxd, {case}"));

@@ -4,8 +4,8 @@ use super::contender::{Contender, Started};
 use super::image;
 use crate::error::BenchError;
 use crate::http;
-use crate::local::Local;
-use cli::client::{Change, Client, Endpoint};
+use cli::client::{Change, Client};
+use cli::context;
 use proto::object::Kind;
 use proto::wire::{self, Phase};
 use std::collections::{BTreeMap, HashMap};
@@ -40,19 +40,9 @@ struct Seen {
     status: wire::SandboxStatus,
 }
 
-/// Of all replicas of a cluster.
-pub(super) fn servers(local: &Local) -> Result<Vec<String>, BenchError> {
-    let status = local.status()?;
-    let servers = status["servers"].as_array().into_iter().flatten();
-    Ok(servers
-        .filter_map(|server| server.as_str().map(str::to_owned))
-        .collect())
-}
-
 impl Sandboxes {
-    pub(super) async fn open(servers: &[String]) -> Result<Self, BenchError> {
-        let endpoints: Result<Vec<Endpoint>, _> = servers.iter().map(|server| server.parse()).collect();
-        let client = Arc::new(Client::new(endpoints?, REQUEST)?);
+    pub(super) async fn open(context: &context::File) -> Result<Self, BenchError> {
+        let client = Arc::new(Client::of(context, REQUEST)?);
         let run = format!("{:x}", std::process::id());
         let nodes = client
             .list(&wire::ListRequest {

@@ -84,7 +84,7 @@ impl Hears {
                     }
                 }
                 Ok(None) => return Ok(None),
-                Err(status) if judge(&status) == Verdict::Final => {
+                Err(status) if matches!(judge(&status), Verdict::Final | Verdict::Untrusted(_)) => {
                     return Err(ClientError::refused(&self.act, &status));
                 }
                 Err(status) => {

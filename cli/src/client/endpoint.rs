@@ -1,12 +1,14 @@
 //! Addresses of replicas, and the connections that are kept to them.
 
 use super::ClientError;
+use super::access::{Access, Bearer};
 use proto::wire::control_client::ControlClient;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
+use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{self, Channel};
 
 /// A replica that is there accepts at once; one behind a broken network must not take the time of the others.
@@ -22,7 +24,7 @@ const CONNECTION_WINDOW: u32 = 64 << 20;
 /// 100,000 sandboxes of 2 KiB in one list.
 const MAX_ANSWER_BYTES: usize = 256 << 20;
 
-/// `http://host:port`, valid by construction.
+/// `https://host:port` or `http://host:port`, valid by construction.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Endpoint(String);
 
@@ -30,6 +32,14 @@ impl Endpoint {
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// Without brackets, where it is an IPv6 address.
+    #[must_use]
+    pub fn host(&self) -> &str {
+        let (_, authority) = self.0.split_once("://").unwrap_or_default();
+        let (host, _) = authority.rsplit_once(':').unwrap_or_default();
+        host.trim_matches(['[', ']'])
     }
 }
 
@@ -42,60 +52,78 @@ impl fmt::Display for Endpoint {
 impl FromStr for Endpoint {
     type Err = ClientError;
 
-    /// Takes `http://host:port` and `host:port`.
+    /// Takes these and `host:port`, which is the first.
     fn from_str(text: &str) -> Result<Self, ClientError> {
         let refuse = |why: &str| ClientError::Endpoint {
             text: text.to_owned(),
             why: why.to_owned(),
         };
         let trimmed = text.trim().trim_end_matches('/');
-        if trimmed.starts_with("https://") {
-            return Err(refuse(
-                "this version speaks plain text only; write http://HOST:PORT",
-            ));
-        }
-        let authority = trimmed.strip_prefix("http://").unwrap_or(trimmed);
+        let (scheme, authority) = match trimmed.split_once("://") {
+            Some((scheme @ ("http" | "https"), authority)) => (scheme, authority),
+            Some(_) => return Err(refuse("write https://HOST:PORT")),
+            None => ("https", trimmed),
+        };
         let (host, port) = authority
             .rsplit_once(':')
-            .ok_or_else(|| refuse("the port is missing; write http://HOST:PORT"))?;
+            .ok_or_else(|| refuse("the port is missing; write https://HOST:PORT"))?;
         if host.is_empty() || host.contains('/') {
-            return Err(refuse("write http://HOST:PORT"));
+            return Err(refuse("write https://HOST:PORT"));
         }
         if !port.parse::<u16>().is_ok_and(|port| port != 0) {
             return Err(refuse("the port must be a number from 1 to 65535"));
         }
-        let url = format!("http://{authority}");
+        let url = format!("{scheme}://{authority}");
         transport::Endpoint::from_shared(url.clone()).map_err(|e| refuse(&e.to_string()))?;
         Ok(Self(url))
     }
 }
 
 /// One connection per replica, opened at its first use and again whenever it broke.
-#[derive(Default)]
-pub(super) struct Channels(Mutex<BTreeMap<Endpoint, Channel>>);
+pub(super) struct Channels {
+    access: Access,
+    open: Mutex<BTreeMap<Endpoint, Channel>>,
+}
+
+/// A connection that shows the token.
+pub(super) type Service = InterceptedService<Channel, Bearer>;
 
 impl Channels {
-    pub(super) fn client(&self, endpoint: &Endpoint) -> Result<ControlClient<Channel>, ClientError> {
-        let mut channels = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+    pub(super) fn new(access: Access) -> Self {
+        Self {
+            access,
+            open: Mutex::default(),
+        }
+    }
+
+    pub(super) fn service(&self, endpoint: &Endpoint) -> Result<Service, ClientError> {
+        let mut channels = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         let channel = match channels.get(endpoint) {
             Some(channel) => channel.clone(),
             None => {
-                let channel = transport::Endpoint::from_shared(endpoint.0.clone())
+                let dialled = self
+                    .access
+                    .dialer
+                    .endpoint(&endpoint.0)
                     .map_err(|e| ClientError::Endpoint {
                         text: endpoint.0.clone(),
                         why: e.to_string(),
                     })?
                     .connect_timeout(CONNECT_TIMEOUT)
-                    .tcp_nodelay(true)
                     .http2_keep_alive_interval(PING_EVERY)
                     .keep_alive_timeout(PING_TIMEOUT)
                     .initial_stream_window_size(STREAM_WINDOW)
-                    .initial_connection_window_size(CONNECTION_WINDOW)
-                    .connect_lazy();
+                    .initial_connection_window_size(CONNECTION_WINDOW);
+                let channel = self.access.dialer.lazy(&dialled);
                 channels.insert(endpoint.clone(), channel.clone());
                 channel
             }
         };
-        Ok(ControlClient::new(channel).max_decoding_message_size(MAX_ANSWER_BYTES))
+        Ok(InterceptedService::new(channel, self.access.bearer.clone()))
     }
+}
+
+/// The users' service over a connection.
+pub(super) fn control(service: Service) -> ControlClient<Service> {
+    ControlClient::new(service).max_decoding_message_size(MAX_ANSWER_BYTES)
 }

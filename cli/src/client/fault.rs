@@ -1,6 +1,7 @@
 //! What a failed attempt means, and how a request ends that did not succeed.
 
 use super::Endpoint;
+use identity::token::TokenError;
 use prost::Message;
 use proto::wire::{self, error_detail::Detail};
 use std::error::Error;
@@ -14,6 +15,21 @@ pub enum ClientError {
     NoServer,
     #[error("`{text}` is no address of a replica: {why}")]
     Endpoint { text: String, why: String },
+    #[error(
+        "replicas speak TLS, and no certificate authority is known to trust: name the cluster's with --ca FILE or SBX_CA \
+         (`sbxctl cluster init` has written it as ca.crt); replicas that run with --insecure are http://HOST:PORT"
+    )]
+    NoAuthority,
+    #[error("{0}")]
+    Authority(String),
+    #[error("the token {0}")]
+    Token(TokenError),
+    #[error("this cluster runs with --insecure: its machines need no token to join")]
+    NoJoining,
+    #[error(
+        "{endpoint} does not prove that it belongs to the cluster: {why}\nIs --ca (or SBX_CA) the authority of this cluster, and --server an address that its certificates name?"
+    )]
+    Untrusted { endpoint: Endpoint, why: String },
     /// The cluster has decided: asking again gives the same answer.
     #[error("{act}: {message}{}", next_step(*.code, fields))]
     Refused {
@@ -73,7 +89,15 @@ impl ClientError {
     pub fn is_timeout(&self) -> bool {
         match self {
             Self::NoAnswer { .. } => true,
-            Self::NoServer | Self::Endpoint { .. } | Self::Refused { .. } | Self::Broken { .. } => false,
+            Self::NoServer
+            | Self::Endpoint { .. }
+            | Self::NoAuthority
+            | Self::Authority(_)
+            | Self::Token(_)
+            | Self::NoJoining
+            | Self::Untrusted { .. }
+            | Self::Broken { .. }
+            | Self::Refused { .. } => false,
         }
     }
 
@@ -81,7 +105,15 @@ impl ClientError {
     pub fn code(&self) -> Option<Code> {
         match self {
             Self::Refused { code, .. } => Some(*code),
-            Self::NoServer | Self::Endpoint { .. } | Self::NoAnswer { .. } | Self::Broken { .. } => None,
+            Self::NoServer
+            | Self::Endpoint { .. }
+            | Self::NoAuthority
+            | Self::Authority(_)
+            | Self::Token(_)
+            | Self::NoJoining
+            | Self::Untrusted { .. }
+            | Self::Broken { .. }
+            | Self::NoAnswer { .. } => None,
         }
     }
 
@@ -108,6 +140,8 @@ pub(super) enum Verdict {
     Retry,
     /// Decided.
     Final,
+    /// It may be anybody: nothing more is said to it.
+    Untrusted(String),
 }
 
 pub(super) fn judge(status: &Status) -> Verdict {
@@ -117,6 +151,9 @@ pub(super) fn judge(status: &Status) -> Verdict {
         None => {}
     }
     // A status with a source was made on this side, of a fault of the transport.
+    if let Some(why) = status.source().and_then(identity::dial::untrusted) {
+        return Verdict::Untrusted(why);
+    }
     if status.source().is_some() {
         return Verdict::Retry;
     }

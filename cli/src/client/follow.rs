@@ -96,7 +96,7 @@ impl<'a> LogLines<'a> {
                     }
                     "the replica ended the stream".to_owned()
                 }
-                Err(status) if judge(&status) == Verdict::Final => {
+                Err(status) if matches!(judge(&status), Verdict::Final | Verdict::Untrusted(_)) => {
                     return Err(ClientError::refused(&act, &status));
                 }
                 Err(status) => text(&status),

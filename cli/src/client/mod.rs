@@ -2,8 +2,10 @@
 //!
 //! | file | owns |
 //! |---|---|
+//! | `access` | what a client shows of itself, and whom it trusts |
 //! | `endpoint` | addresses of replicas, and the connections that are kept to them |
 //! | `fault` | what a failed attempt means: go to the leader, try again, or give up |
+//! | `token` | tokens, made here and told to the cluster by their hashes |
 //! | `retry` | the loop over attempts, and its deadline |
 //! | `watch` | a stream of changes that outlives its replica |
 //! | `follow` | log lines, resumed without loss or doubles |
@@ -12,20 +14,26 @@
 //! A write keeps its request id over all attempts, so that it takes effect once. Called by the commands and by
 //! the local cluster; prints nothing.
 
+mod access;
 mod converse;
 mod endpoint;
 mod fault;
 mod follow;
 mod retry;
+mod token;
 mod watch;
 
+pub use access::Access;
 pub use converse::{Conversation, Hears, Says};
 pub use endpoint::Endpoint;
 pub use fault::ClientError;
 pub use follow::LogLines;
+pub use token::NewToken;
 pub use watch::{Change, Watch};
 
+use crate::context;
 use endpoint::Channels;
+use identity::folder;
 use proto::object::Kind;
 use proto::policy::{Policy, PolicyChange};
 use proto::spec::Manifest;
@@ -55,18 +63,48 @@ impl Client {
     ///
     /// # Errors
     /// [`ClientError::NoServer`] where `servers` is empty.
-    pub fn new(servers: Vec<Endpoint>, request_timeout: Duration) -> Result<Self, ClientError> {
+    pub fn new(
+        servers: Vec<Endpoint>,
+        access: Access,
+        request_timeout: Duration,
+    ) -> Result<Self, ClientError> {
         if servers.is_empty() {
             return Err(ClientError::NoServer);
         }
         Ok(Self {
             servers,
-            channels: Channels::default(),
+            channels: Channels::new(access),
             leader: Mutex::new(None),
             reader: Mutex::new(0),
             request_timeout,
             notice: None,
         })
+    }
+
+    /// For the cluster that a context file names.
+    ///
+    /// # Errors
+    /// [`ClientError`], also where a file can't be read.
+    pub fn of(context: &context::File, request_timeout: Duration) -> Result<Self, ClientError> {
+        let servers: Result<Vec<Endpoint>, _> = context.servers.iter().map(|server| server.parse()).collect();
+        let unreadable = |error: folder::FolderError| ClientError::Authority(error.to_string());
+        let authority = context
+            .ca
+            .as_deref()
+            .map(folder::read)
+            .transpose()
+            .map_err(unreadable)?;
+        let token = context
+            .token
+            .as_deref()
+            .map(folder::read_secret)
+            .transpose()
+            .map_err(unreadable)?;
+        let access = match authority {
+            Some(authority) => Access::new(Some(&authority), token.as_deref())?,
+            None => Access::plain(),
+        };
+        Self::new(servers?, access, request_timeout)
     }
 
     /// `notice` is called once for each request that a user has to wait for.

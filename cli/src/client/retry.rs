@@ -1,6 +1,7 @@
 //! The loop over attempts: which replica is asked next, how long one attempt may take, when to give up.
 //! A user sees a pause while a leader is replaced, never an error.
 
+use super::endpoint::{Service, control};
 use super::fault::{Verdict, judge, text};
 use super::{Client, ClientError, Endpoint};
 use proto::wire::control_client::ControlClient;
@@ -9,7 +10,6 @@ use std::future::Future;
 use std::sync::PoisonError;
 use std::time::Duration;
 use tokio::time::Instant;
-use tonic::transport::Channel;
 use tonic::{Response, Status};
 
 /// How long one attempt may take in the first round over all replicas. Long above a healthy commit or pull of a
@@ -42,7 +42,16 @@ impl Client {
     /// Asks replicas until one has decided, or the request's time is over.
     pub(super) async fn call<T, F, Fut>(&self, act: &str, route: Route, op: F) -> Result<T, ClientError>
     where
-        F: Fn(ControlClient<Channel>) -> Fut,
+        F: Fn(ControlClient<Service>) -> Fut,
+        Fut: Future<Output = Result<Response<T>, Status>>,
+    {
+        self.ask(act, route, |service| op(control(service))).await
+    }
+
+    /// The same for any service of a replica.
+    pub(super) async fn ask<T, F, Fut>(&self, act: &str, route: Route, op: F) -> Result<T, ClientError>
+    where
+        F: Fn(Service) -> Fut,
         Fut: Future<Output = Result<Response<T>, Status>>,
     {
         let begun = Instant::now();
@@ -52,7 +61,7 @@ impl Client {
         let mut attempts: Vec<(Endpoint, String)> = Vec::new();
         let mut target = self.first(route);
         loop {
-            let client = self.channels.client(&target)?;
+            let client = self.channels.service(&target)?;
             let limit = round
                 .attempt
                 .min(deadline.saturating_duration_since(Instant::now()));
@@ -63,6 +72,10 @@ impl Client {
                 }
                 Ok(Err(status)) => match judge(&status) {
                     Verdict::Final => return Err(ClientError::refused(act, &status)),
+                    Verdict::Untrusted(why) => {
+                        let endpoint = target;
+                        return Err(ClientError::Untrusted { endpoint, why });
+                    }
                     verdict @ (Verdict::Redirect(_) | Verdict::Retry) => (verdict, text(&status)),
                 },
                 Err(_) => (

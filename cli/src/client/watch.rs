@@ -75,7 +75,7 @@ impl<'a> Watch<'a> {
                     continue;
                 }
                 Ok(None) => "the replica ended the stream".to_owned(),
-                Err(status) if judge(&status) == Verdict::Final => {
+                Err(status) if matches!(judge(&status), Verdict::Final | Verdict::Untrusted(_)) => {
                     return Err(ClientError::refused("watch", &status));
                 }
                 Err(status) => text(&status),

@@ -1,6 +1,7 @@
 //! One folder per verb; each `run` takes its parsed arguments and an [`Invocation`].
 
 pub mod apply;
+pub mod cluster;
 pub mod completion;
 pub mod cp;
 pub mod delete;
@@ -10,6 +11,7 @@ pub mod logs;
 pub mod policy;
 pub mod port_forward;
 pub mod target;
+pub mod token;
 pub mod validate;
 pub mod wait;
 
@@ -34,6 +36,8 @@ pub async fn run(command: Command, invocation: &mut Invocation) -> Result<(), Fa
         Command::Drain(args) => drain::run(&args, invocation).await,
         Command::Policy(args) => policy::run(&args, invocation).await,
         Command::Validate(args) => validate::run(&args, invocation),
+        Command::Cluster(args) => cluster::run(&args, invocation),
+        Command::Token(args) => token::run(&args, invocation).await,
         Command::Dev(args) => dev::run(&args, invocation).await,
         Command::Completion { shell } => completion::run(shell, invocation),
     }

@@ -1,6 +1,8 @@
 //! What can go wrong with a local cluster.
 
 use crate::client::ClientError;
+use crate::provision::ProvisionError;
+use identity::folder::FolderError;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -16,6 +18,10 @@ pub enum DevError {
     NotEmpty { dir: PathBuf },
     #[error("{} keeps the data of a cluster of {was}: say so again, or remove the folder", dir.display())]
     OtherShape { dir: PathBuf, was: String },
+    #[error(transparent)]
+    Provision(#[from] ProvisionError),
+    #[error(transparent)]
+    Identity(#[from] FolderError),
     #[error("{act} {}: {source}", path.display())]
     Io {
         act: &'static str,

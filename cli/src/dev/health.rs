@@ -4,7 +4,9 @@ use super::DevError;
 use super::plan::{Member, Plan, Role};
 use super::process::State;
 use super::record::Record;
-use crate::client::{Change, Client, ClientError, Endpoint};
+use crate::client::{Access, Change, Client, ClientError, Endpoint};
+use crate::provision;
+use identity::folder;
 use proto::status::NodeState;
 use proto::wire::{self, object::Object};
 use std::collections::{BTreeMap, BTreeSet};
@@ -23,19 +25,28 @@ pub(super) fn client(plan: &Plan, timeout: Duration) -> Result<Client, DevError>
         .iter()
         .map(|e| e.parse::<Endpoint>())
         .collect::<Result<Vec<_>, _>>()?;
-    Ok(Client::new(endpoints, timeout)?)
+    Ok(Client::new(endpoints, access(plan)?, timeout)?)
+}
+
+/// As its administrator.
+fn access(plan: &Plan) -> Result<Access, DevError> {
+    if plan.insecure {
+        return Ok(Access::plain());
+    }
+    let dir = plan.identity();
+    let authority = folder::read(&dir.join(folder::AUTHORITY))?;
+    let token = folder::read_secret(&dir.join(provision::TOKEN))?;
+    Ok(Access::new(Some(&authority), Some(&token))?)
 }
 
 /// What a replica that is asked alone says of the cluster; `None` where it does not answer.
-pub(super) async fn ask(member: &Member) -> Result<Option<wire::ClusterResponse>, DevError> {
-    let endpoint: Endpoint = member.endpoint().parse()?;
-    let client = Client::new(vec![endpoint], ASK_TIMEOUT)?;
+pub(super) async fn ask(plan: &Plan, member: &Member) -> Result<Option<wire::ClusterResponse>, DevError> {
+    let endpoint: Endpoint = plan.endpoint_of(member).parse()?;
+    let client = Client::new(vec![endpoint], access(plan)?, ASK_TIMEOUT)?;
     match client.cluster(true).await {
         Ok(response) => Ok(Some(response)),
         Err(ClientError::NoAnswer { .. } | ClientError::Refused { .. }) => Ok(None),
-        Err(error @ (ClientError::NoServer | ClientError::Endpoint { .. } | ClientError::Broken { .. })) => {
-            Err(error.into())
-        }
+        Err(error) => Err(error.into()),
     }
 }
 
@@ -46,7 +57,7 @@ pub(super) async fn ask_all(record: &Record) -> Result<BTreeMap<String, wire::Cl
         member.role == Role::Replica && running
     });
     let answers = futures::future::join_all(asked.map(|member| async move {
-        let answer = ask(&member).await;
+        let answer = ask(record.plan(), &member).await;
         (member.name, answer)
     }))
     .await;
@@ -114,9 +125,7 @@ pub(super) async fn node_states(plan: &Plan) -> Result<BTreeMap<String, NodeStat
     let nodes = match client(plan, ASK_TIMEOUT * 2)?.list(&request).await {
         Ok(response) => response.items,
         Err(ClientError::NoAnswer { .. } | ClientError::Refused { .. }) => Vec::new(),
-        Err(error @ (ClientError::NoServer | ClientError::Endpoint { .. } | ClientError::Broken { .. })) => {
-            return Err(error.into());
-        }
+        Err(error) => return Err(error.into()),
     };
     let known = nodes.into_iter().filter_map(|object| match object.object? {
         Object::Node(node) => Some((node.id.clone(), NodeState::try_from(node.state()).ok()?)),

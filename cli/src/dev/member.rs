@@ -1,6 +1,6 @@
 //! `sbxctl dev kill | pause | resume | restart`: what happens to machines.
 
-use super::plan::{Member, Role};
+use super::plan::{Member, Plan, Role};
 use super::process::{self, Identity, State};
 use super::record::{self, Record};
 use super::{DevError, health};
@@ -117,18 +117,23 @@ pub(super) async fn restart(
         let pid = identity.pid;
         record.processes.insert(name.clone(), identity);
         record.save()?;
-        settle(&member, child, invocation).await?;
+        settle(record.plan(), &member, child, invocation).await?;
         invocation.say(format_args!("{name} restarted, pid {pid}"))?;
     }
     Ok(())
 }
 
 /// Waits until a replica answers, and for an agent until it has not failed at once.
-async fn settle(member: &Member, mut child: Child, invocation: &mut Invocation) -> Result<(), DevError> {
+async fn settle(
+    plan: &Plan,
+    member: &Member,
+    mut child: Child,
+    invocation: &mut Invocation,
+) -> Result<(), DevError> {
     let up = async {
         match member.role {
             Role::Replica => loop {
-                if health::ask(member).await?.is_some() {
+                if health::ask(plan, member).await?.is_some() {
                     return Ok(());
                 }
             },

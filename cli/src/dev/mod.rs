@@ -36,6 +36,7 @@ mod up;
 pub use error::DevError;
 
 use crate::args::{DevArgs, DevCommand};
+use crate::context;
 use crate::failure::Failure;
 use crate::invocation::Invocation;
 use std::path::Path;
@@ -68,14 +69,20 @@ pub async fn run(args: &DevArgs, invocation: &mut Invocation) -> Result<(), Fail
     }
 }
 
-/// The replicas of the local cluster that is up; `None` where there is none.
+/// How the local cluster that is up is reached; `None` where there is none.
 ///
 /// # Errors
 /// [`DevError`] where its record can't be read.
-pub fn endpoints() -> Result<Option<Vec<String>>, DevError> {
+pub fn context() -> Result<Option<context::File>, DevError> {
     let Some(dir) = record::pointed()? else {
         return Ok(None);
     };
     let record = record::Record::load(&dir)?;
-    Ok(Some(record.plan().endpoints()))
+    let plan = record.plan();
+    let beside = |name: &str| (!plan.insecure).then(|| plan.identity().join(name));
+    Ok(Some(context::File {
+        servers: plan.endpoints(),
+        ca: beside(identity::folder::AUTHORITY),
+        token: beside(crate::provision::TOKEN),
+    }))
 }

@@ -1,5 +1,8 @@
 //! Names, addresses and command lines of a cluster's members, from a few numbers. Pure.
 
+use crate::provision::{self, Machines, Replica};
+use identity::principal::Principal;
+use proto::id::NodeId;
 use serde::{Deserialize, Serialize};
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
@@ -27,6 +30,13 @@ pub(super) struct Plan {
     pub(super) labels: Vec<Label>,
     pub(super) replica_args: Vec<String>,
     pub(super) agent_args: Vec<String>,
+    /// Plain text; also what clusters of before there was anything else are.
+    #[serde(default = "plain")]
+    pub(super) insecure: bool,
+}
+
+fn plain() -> bool {
+    true
 }
 
 /// A label of one node, or of all.
@@ -135,13 +145,47 @@ impl Member {
             Role::Agent => "state",
         })
     }
-
-    pub(super) fn endpoint(&self) -> String {
-        format!("http://{}:{PORT}", self.address)
-    }
 }
 
 impl Plan {
+    /// Where the identity of the cluster is: its authority, everybody's certificates, the administrator's token.
+    pub(super) fn identity(&self) -> PathBuf {
+        self.dir.join("identity")
+    }
+
+    /// Who has certificates.
+    pub(super) fn machines(&self) -> Machines {
+        let replica = |number| Replica {
+            id: u64::from(number),
+            hosts: vec![self.replica_address(number).to_string()],
+        };
+        Machines {
+            replicas: (1..=self.replicas).map(replica).collect(),
+            agents: (1..=self.agents)
+                .filter_map(|number| NodeId::new(agent_name(number)).ok())
+                .collect(),
+            servers: self.endpoints(),
+        }
+    }
+
+    fn scheme(&self) -> &'static str {
+        if self.insecure { "http" } else { "https" }
+    }
+
+    /// How a member shows who it is.
+    fn security(&self, principal: &Principal) -> Vec<String> {
+        if self.insecure {
+            return vec!["--insecure".to_owned()];
+        }
+        let dir = provision::machine(&self.identity(), principal);
+        arguments(&[("--tls-dir", text(&dir))])
+    }
+
+    /// Where users reach a replica.
+    pub(super) fn endpoint_of(&self, member: &Member) -> String {
+        format!("{}://{}:{PORT}", self.scheme(), member.address)
+    }
+
     /// At most 15 bytes, as every link's name.
     pub(super) fn bridge(&self) -> String {
         format!("{BRIDGE_PREFIX}{}", self.subnet.tag())
@@ -166,11 +210,11 @@ impl Plan {
     }
 
     fn endpoint(&self, number: u8) -> String {
-        format!("http://{}:{PORT}", self.replica_address(number))
+        format!("{}://{}:{PORT}", self.scheme(), self.replica_address(number))
     }
 
     fn peer_endpoint(&self, number: u8) -> String {
-        format!("http://{}:{PEER_PORT}", self.replica_address(number))
+        format!("{}://{}:{PEER_PORT}", self.scheme(), self.replica_address(number))
     }
 
     /// Replicas first.
@@ -196,7 +240,7 @@ impl Plan {
             ("--data-dir", text(&dir.join("data"))),
             ("--initial-cluster", cluster.join(",")),
         ]);
-        args.push("--insecure".to_owned());
+        args.extend(self.security(&Principal::Replica(u64::from(number))));
         args.extend(self.replica_args.iter().cloned());
         Member {
             role: Role::Replica,
@@ -211,7 +255,7 @@ impl Plan {
     }
 
     fn agent(&self, number: u8) -> Member {
-        let name = format!("agent-{number}");
+        let name = agent_name(number);
         let dir = self.dir.join(&name);
         let address = self.subnet.address(AGENT_OCTET + number);
         let mut options = vec![
@@ -238,7 +282,9 @@ impl Plan {
                 .map(|label| ("--label", label.text.clone())),
         );
         let mut args = arguments(&options);
-        args.push("--insecure".to_owned());
+        if let Ok(id) = NodeId::new(name.clone()) {
+            args.extend(self.security(&Principal::Node(id)));
+        }
         args.extend(self.agent_args.iter().cloned());
         Member {
             role: Role::Agent,
@@ -251,6 +297,10 @@ impl Plan {
             name,
         }
     }
+}
+
+fn agent_name(number: u8) -> String {
+    format!("agent-{number}")
 }
 
 impl Label {
@@ -297,6 +347,7 @@ mod tests {
                 .into(),
             replica_args: vec!["--x".to_owned()],
             agent_args: vec!["--y=1".to_owned()],
+            insecure: true,
         }
     }
 
@@ -334,6 +385,30 @@ mod tests {
                 .join(" ")
                 .contains("--label a=b --label region=eu")
         );
+    }
+
+    #[test]
+    fn members_of_a_cluster_with_tls_get_their_identities() {
+        let plan = Plan {
+            insecure: false,
+            ..plan()
+        };
+        let replica = plan.replica(2).args.join(" ");
+        assert!(
+            replica.contains("--advertise https://10.88.7.12:7070"),
+            "{replica}"
+        );
+        assert!(
+            replica.contains("--tls-dir /d/identity/replica-2 --x"),
+            "{replica}"
+        );
+        let agent = plan.agent(1).args.join(" ");
+        assert!(agent.contains("--server https://10.88.7.13:7070"), "{agent}");
+        assert!(
+            agent.contains("--tls-dir /d/identity/node-agent-1 --y=1"),
+            "{agent}"
+        );
+        assert!(!replica.contains("insecure") && !agent.contains("insecure"));
     }
 
     #[track_caller]

@@ -8,6 +8,7 @@ use super::{DevError, firewall, forwarding, health, netns, network, process};
 use crate::args::UpArgs;
 use crate::failure::Failure;
 use crate::invocation::Invocation;
+use crate::provision::{self, ProvisionError};
 use futures::stream::{FuturesUnordered, StreamExt};
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -119,7 +120,9 @@ async fn go_on(dir: &Path, args: &UpArgs) -> Result<Record, DevError> {
     if !old.down {
         return Err(DevError::AlreadyUp { dir: dir.to_owned() });
     }
-    let plan = plan(dir, args, old.plan().subnet)?;
+    let mut plan = plan(dir, args, old.plan().subnet)?;
+    // Its replicas know each other by their URLs.
+    plan.insecure = old.plan().insecure;
     if (plan.replicas, plan.agents) != (old.plan().replicas, old.plan().agents) {
         let was = format!(
             "{} replicas and {} agents",
@@ -158,6 +161,7 @@ fn plan(dir: &Path, args: &UpArgs, subnet: Subnet) -> Result<Plan, DevError> {
         .iter()
         .map(|text| Label::parse(text).ok_or_else(|| DevError::Label { text: text.clone() }));
     Ok(Plan {
+        insecure: args.insecure,
         dir: dir.to_owned(),
         subnet,
         replicas: args.replicas,
@@ -178,6 +182,7 @@ async fn bring_up(
 ) -> Result<(), DevError> {
     let plan = record.plan().clone();
     let members = plan.members();
+    identify(&plan)?;
     forwarding::enable()?;
     firewall::open(&plan)?;
     for member in &members {
@@ -211,6 +216,17 @@ async fn bring_up(
             Ok(Err(error)) => Err(error),
         },
         died = first_death(children) => Err(died),
+    }
+}
+
+/// Gives a new cluster its identity; one that goes on keeps its own.
+fn identify(plan: &Plan) -> Result<(), DevError> {
+    if plan.insecure {
+        return Ok(());
+    }
+    match provision::create(&plan.identity(), &plan.machines()) {
+        Ok(_) | Err(ProvisionError::Exists(_)) => Ok(()),
+        Err(error) => Err(error.into()),
     }
 }
 

@@ -14,10 +14,12 @@ mod external;
 mod node;
 mod sandbox;
 mod table;
+mod token;
 
 pub use age::span;
 pub use cluster::cluster_table;
 pub use table::Table;
+pub use token::{TokenDocument, token_list, token_table};
 
 use crate::args::Format;
 use crate::failure::Failure;

@@ -1,5 +1,6 @@
 //! Why a request was not done. Both transports map these and nothing else.
 
+use crate::access::{Denied, JoinError};
 use crate::raft::{InitError, Leader, ProposeError, ReadError};
 use crate::session::RelayError;
 use proto::convert::ConvertError;
@@ -50,6 +51,12 @@ pub enum Fault {
     Reset,
     #[error("this replica stops; ask another one")]
     Stopping,
+    /// Who asks may not.
+    #[error(transparent)]
+    Denied(#[from] Denied),
+    /// No certificate.
+    #[error(transparent)]
+    Join(#[from] JoinError),
     /// REST only: the leader, to which the request was handed on, can't be reached.
     #[error("the leader at {endpoint} cannot be reached: {message}")]
     Forward { endpoint: String, message: String },
@@ -69,5 +76,11 @@ impl From<ProposeError> for Fault {
             ProposeError::Rejected(rejected) => Self::Rejected(rejected),
             error => Self::Propose(error),
         }
+    }
+}
+
+impl From<crate::security::SecurityError> for Fault {
+    fn from(error: crate::security::SecurityError) -> Self {
+        Self::Join(error.into())
     }
 }

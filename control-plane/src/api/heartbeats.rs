@@ -2,13 +2,14 @@
 //! the connection for that. What is not known in time is not shown.
 
 use super::{Api, Query};
+use identity::dial::Dialer;
 use proto::object::Kind;
 use proto::wire::control_client::ControlClient;
 use proto::wire::{self, object::Object};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Channel;
 
 /// A round trip, and the reading of thousands of nodes. A user who lists nodes waits no longer for a detail.
 const TIMEOUT: Duration = Duration::from_millis(500);
@@ -16,17 +17,27 @@ const TIMEOUT: Duration = Duration::from_millis(500);
 const MAX_ANSWER_BYTES: usize = 64 << 20;
 
 /// The connection to the leader that was asked last. Clones share.
-#[derive(Clone, Default)]
-pub(super) struct Heartbeats(Arc<Mutex<Option<(String, Channel)>>>);
+#[derive(Clone)]
+pub(super) struct Heartbeats {
+    dialer: Dialer,
+    kept: Arc<Mutex<Option<(String, Channel)>>>,
+}
 
 impl Heartbeats {
+    pub(super) fn new(dialer: Dialer) -> Self {
+        Self {
+            dialer,
+            kept: Arc::default(),
+        }
+    }
+
     fn client(&self, endpoint: &str) -> Option<ControlClient<Channel>> {
-        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         let channel = match &*kept {
             Some((to, channel)) if to == endpoint => channel.clone(),
             Some(_) | None => {
-                let channel = Endpoint::from_shared(endpoint.to_owned()).ok()?;
-                let channel = channel.connect_timeout(TIMEOUT).tcp_nodelay(true).connect_lazy();
+                let dialled = self.dialer.endpoint(endpoint).ok()?.connect_timeout(TIMEOUT);
+                let channel = self.dialer.lazy(&dialled);
                 *kept = Some((endpoint.to_owned(), channel.clone()));
                 channel
             }

@@ -25,9 +25,12 @@ mod write;
 pub use fault::Fault;
 pub use read::Query;
 pub use write::Write;
+pub(crate) use write::check_request_id;
 
+use crate::access::{Caller, audit};
 use crate::raft::{Leadership, Replica};
 use crate::session::{Liveness, Sessions};
+use identity::dial::Dialer;
 use proto::wire;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
@@ -52,13 +55,14 @@ impl Api {
         replica: Replica,
         liveness: Liveness,
         sessions: Sessions,
+        dialer: Dialer,
         stopping: CancellationToken,
     ) -> Self {
         Self {
             replica,
             liveness,
             sessions,
-            heartbeats: heartbeats::Heartbeats::default(),
+            heartbeats: heartbeats::Heartbeats::new(dialer),
             stopping,
         }
     }
@@ -97,8 +101,10 @@ impl Api {
     ///
     /// # Errors
     /// [`Fault::Init`]
-    pub async fn init(&self, members: Vec<wire::Replica>) -> Result<(), Fault> {
-        Ok(self.replica.init(members).await?)
+    pub async fn init(&self, caller: &Caller, members: Vec<wire::Replica>) -> Result<(), Fault> {
+        let formed = self.replica.init(members).await.map_err(Fault::from);
+        audit::note(caller, "form", "cluster", &formed);
+        formed
     }
 
     /// The agents' side.

@@ -2,6 +2,7 @@
 //! alone: agents are there.
 
 use super::{Api, Fault};
+use crate::access::{Caller, audit};
 use crate::session::{Conversation, LogsRelay};
 use proto::id::NodeId;
 use proto::object::Sandbox;
@@ -35,6 +36,19 @@ impl Api {
     /// # Errors
     /// As of [`Self::logs`], and [`Fault::IsOver`]; nothing was done then.
     pub async fn converse(
+        &self,
+        caller: &Caller,
+        request: wire::RelayRequest,
+        input: Streaming<wire::RelayInput>,
+    ) -> Result<(&'static str, Conversation), Fault> {
+        let act = request.what.as_ref().map_or("converse", name);
+        let what = format!("sandbox/{}", request.sandbox_id);
+        let begun = self.begin(request, input).await;
+        audit::note(caller, act, &what, &begun);
+        begun
+    }
+
+    async fn begin(
         &self,
         mut request: wire::RelayRequest,
         input: Streaming<wire::RelayInput>,

@@ -2,6 +2,7 @@
 //! once; but for the policy, which is part of the state.
 
 use super::{Api, Fault};
+use crate::access::{Caller, audit};
 use proto::object::Kind;
 use proto::policy::{Policy, PolicyChange};
 use proto::spec::Manifest;
@@ -24,6 +25,19 @@ impl Api {
     /// # Errors
     /// [`Fault`]; nothing was proposed where the request itself is at fault.
     pub async fn apply(
+        &self,
+        caller: &Caller,
+        request_id: String,
+        manifest: wire::Manifest,
+        write: Write,
+    ) -> Result<wire::Accepted, Fault> {
+        let what = described(&manifest);
+        let applied = self.apply_checked(request_id, manifest, write).await;
+        audit::note(caller, "apply", &what, &applied);
+        applied
+    }
+
+    async fn apply_checked(
         &self,
         request_id: String,
         manifest: wire::Manifest,
@@ -48,22 +62,45 @@ impl Api {
     /// [`Fault`]
     pub async fn delete(
         &self,
+        caller: &Caller,
         request_id: String,
         kind: Kind,
         id: String,
         force: bool,
     ) -> Result<wire::Accepted, Fault> {
-        check_request_id(&request_id)?;
-        let kind = wire::Kind::from(kind).into();
-        let op = Op::Delete(wire::DeleteObject { kind, id, force });
-        self.propose(request_id, op).await
+        let what = format!("{}/{id}", name(kind));
+        let deleted = async {
+            check_request_id(&request_id)?;
+            let kind = wire::Kind::from(kind).into();
+            let op = Op::Delete(wire::DeleteObject { kind, id, force });
+            self.propose(request_id, op).await
+        };
+        let deleted = deleted.await;
+        audit::note(caller, "delete", &what, &deleted);
+        deleted
     }
 
     /// Cordons, drains or uncordons a node.
     ///
     /// # Errors
     /// [`Fault`]
-    pub async fn schedule_node(&self, request: wire::ScheduleNodeRequest) -> Result<wire::Object, Fault> {
+    pub async fn schedule_node(
+        &self,
+        caller: &Caller,
+        request: wire::ScheduleNodeRequest,
+    ) -> Result<wire::Object, Fault> {
+        let what = format!("node/{}", request.node_id);
+        let act = match (request.unschedulable, request.drain_ms) {
+            (false, _) => "uncordon",
+            (true, None) => "cordon",
+            (true, Some(_)) => "drain",
+        };
+        let scheduled = self.schedule(request).await;
+        audit::note(caller, act, &what, &scheduled);
+        scheduled
+    }
+
+    async fn schedule(&self, request: wire::ScheduleNodeRequest) -> Result<wire::Object, Fault> {
         check_request_id(&request.request_id)?;
         if request.drain_ms.is_some() && !request.unschedulable {
             return Err(Fault::Invalid(
@@ -85,9 +122,19 @@ impl Api {
     ///
     /// # Errors
     /// [`Fault`]
-    pub async fn set_policy(&self, request_id: String, change: PolicyChange) -> Result<Policy, Fault> {
-        check_request_id(&request_id)?;
-        self.propose(request_id, Op::SetPolicy(change.into())).await?;
+    pub async fn set_policy(
+        &self,
+        caller: &Caller,
+        request_id: String,
+        change: PolicyChange,
+    ) -> Result<Policy, Fault> {
+        let set = async {
+            check_request_id(&request_id)?;
+            self.propose(request_id, Op::SetPolicy(change.into())).await
+        };
+        let set = set.await;
+        audit::note(caller, "set", "policy", &set);
+        set?;
         // Accepted is applied.
         Ok(self.replica.replicated().read().policy())
     }
@@ -116,7 +163,29 @@ impl Api {
     }
 }
 
-fn check_request_id(id: &str) -> Result<(), Fault> {
+fn name(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Sandbox => "sandbox",
+        Kind::Node => "node",
+        Kind::External => "external",
+    }
+}
+
+/// What a manifest is about, for the audit: before it is known to be good.
+fn described(manifest: &wire::Manifest) -> String {
+    use wire::manifest::Spec;
+    let kind = match &manifest.spec {
+        Some(Spec::Sandbox(_)) => name(Kind::Sandbox),
+        Some(Spec::Node(_)) => name(Kind::Node),
+        Some(Spec::External(_)) => name(Kind::External),
+        None => "nothing",
+    };
+    format!("{kind}/{}", manifest.id)
+}
+
+/// # Errors
+/// [`Fault::RequestId`]
+pub(crate) fn check_request_id(id: &str) -> Result<(), Fault> {
     match uuid::Uuid::try_parse(id) {
         Ok(_) => Ok(()),
         Err(_) => Err(Fault::RequestId(id.to_owned())),

@@ -70,10 +70,10 @@ fn what_is_advertised_follows_what_is_listened_on() {
         "--listen 10.0.0.1:80",
         "",
         |s| s.advertise.clone(),
-        "http://10.0.0.1:80".to_owned(),
+        "https://10.0.0.1:80".to_owned(),
     );
     check(
-        "--peer-listen 10.0.0.1:81",
+        "--peer-listen 10.0.0.1:81 --insecure",
         "",
         |s| s.advertise_peer.clone(),
         "http://10.0.0.1:81".to_owned(),
@@ -120,7 +120,18 @@ fn check_problems(args: &str, expected: &[&str]) {
 
 #[test]
 fn everything_that_is_wrong_is_told_at_once() {
-    check_problems("", &["id: every replica", "--insecure"]);
+    check_problems("", &["id: every replica"]);
+    check_problems(
+        "--id 1 --advertise http://x",
+        &["must begin with https://; plain text takes --insecure"],
+    );
+    check_problems(
+        "--id 1 --initial-cluster 1=http://127.0.0.1:7071=https://127.0.0.1:7070",
+        &[
+            "initial_cluster: `http://127.0.0.1:7071` must begin with https://",
+            "says that replica 1",
+        ],
+    );
     check_problems("--id 0 --insecure", &["id: every replica"]);
     check_problems("--id 1 --insecure --listen 0.0.0.0:1", &["set --advertise"]);
     check_problems(
@@ -153,6 +164,17 @@ fn everything_that_is_wrong_is_told_at_once() {
 }
 
 #[test]
+fn tls_is_spoken_unless_plain_text_is_asked_for() {
+    let tls = flags("--id 1 --tls-dir /t").check().expect("it is good").tls;
+    let expected = TlsFiles {
+        dir: "/t".into(),
+        authority_key: "/t/ca.key".into(),
+    };
+    assert_eq!(tls, Some(expected));
+    assert_eq!(flags("--id 1 --insecure").check().expect("it is good").tls, None);
+}
+
+#[test]
 fn a_list_of_three_replicas_is_accepted() {
     let list =
         "1=http://127.0.0.1:7071=http://127.0.0.1:7070,2=http://b:2=http://b:1,3=http://c:2=http://c:1";
@@ -169,7 +191,7 @@ fn a_malformed_replica_is_an_error_that_shows_the_form() {
         ("1=http://a:1", "ID=PEER_URL=URL"),
         ("0=http://a:1=http://a:2", "not a replica's number"),
         ("x=http://a:1=http://a:2", "not a replica's number"),
-        ("1=a:1=http://a:2", "must begin with http://"),
+        ("1=a:1=http://a:2", "must begin with https://"),
         ("1=http://a:1=http://a:2=3", "ID=PEER_URL=URL"),
     ] {
         let error = text.parse::<Peer>().expect_err(text).to_string();

@@ -38,12 +38,12 @@ pub struct Peer {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PeerError {
     #[error(
-        "`{0}` does not name a replica: write ID=PEER_URL=URL, such as 1=http://10.0.0.1:7071=http://10.0.0.1:7070"
+        "`{0}` does not name a replica: write ID=PEER_URL=URL, such as 1=https://10.0.0.1:7071=https://10.0.0.1:7070"
     )]
     Form(String),
     #[error("`{0}` is not a replica's number: 1 or more")]
     Id(String),
-    #[error("`{0}` must begin with http://")]
+    #[error("`{0}` must begin with https://, or with http:// where --insecure is given")]
     Url(String),
 }
 
@@ -57,7 +57,10 @@ impl FromStr for Peer {
             return Err(PeerError::Form(text.to_owned()));
         };
         for url in [peer_endpoint, endpoint] {
-            if url.strip_prefix("http://").is_none_or(str::is_empty) {
+            let rest = url
+                .strip_prefix("https://")
+                .or_else(|| url.strip_prefix("http://"));
+            if rest.is_none_or(str::is_empty) {
                 return Err(PeerError::Url(url.to_owned()));
             }
         }

@@ -28,8 +28,12 @@ pub enum InitError {
     Id,
     #[error("this replica, {0}, is not in the list")]
     Missing(u64),
-    #[error("replica {id}: `{url}` must begin with http://")]
-    Url { id: u64, url: String },
+    #[error("replica {id}: `{url}` must begin with {scheme}, as this replica's own does")]
+    Url {
+        id: u64,
+        url: String,
+        scheme: &'static str,
+    },
     #[error("the list says that this replica is at {listed}, but it is configured as {own}")]
     Differs { listed: String, own: String },
     #[error("this replica cannot go on: {0}")]
@@ -56,6 +60,11 @@ pub(super) fn requested(id: u64, own: &Member, replicas: Vec<wire::Replica>) -> 
     if !matches!(replicas.len(), 1 | 3 | 5) {
         return Err(InitError::Size(replicas.len()));
     }
+    let scheme = if own.endpoint.starts_with("https://") {
+        "https://"
+    } else {
+        "http://"
+    };
     let mut members = Members::new();
     for replica in replicas {
         let id = replica.id;
@@ -63,8 +72,9 @@ pub(super) fn requested(id: u64, own: &Member, replicas: Vec<wire::Replica>) -> 
             return Err(InitError::Id);
         }
         for url in [&replica.peer_endpoint, &replica.endpoint] {
-            if url.strip_prefix("http://").is_none_or(str::is_empty) {
-                return Err(InitError::Url { id, url: url.clone() });
+            if url.strip_prefix(scheme).is_none_or(str::is_empty) {
+                let url = url.clone();
+                return Err(InitError::Url { id, url, scheme });
             }
         }
         let member = Member {

@@ -10,6 +10,8 @@ use super::read;
 use super::replica::Raft;
 use super::succession::Succession;
 use super::{codec, transfer};
+use crate::listen::{Audience, Incoming};
+use crate::security::Security;
 use futures::StreamExt;
 use futures::stream::BoxStream;
 use openraft::errors::Fatal;
@@ -19,7 +21,6 @@ use std::future::Future;
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tonic::service::interceptor::InterceptedService;
-use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status, Streaming};
 
 /// A connection over which the other side no longer answers pings is closed, with what it holds.
@@ -41,10 +42,14 @@ pub(super) struct PeerService {
 /// Where the listener fails.
 pub(super) async fn serve(
     listener: TcpListener,
+    security: Security,
     service: PeerService,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), tonic::transport::Error> {
-    let recipient = Recipient(service.id);
+    let recipient = Recipient {
+        id: service.id,
+        certified: matches!(security, Security::Tls(_)),
+    };
     let server = RaftServer::new(service)
         .max_decoding_message_size(MAX_MESSAGE_BYTES)
         .max_encoding_message_size(MAX_MESSAGE_BYTES);
@@ -54,7 +59,7 @@ pub(super) async fn serve(
         .http2_keepalive_interval(Some(PING_EVERY))
         .http2_keepalive_timeout(Some(PING_TIMEOUT))
         .add_service(InterceptedService::new(server, recipient))
-        .serve_with_incoming_shutdown(TcpIncoming::from(listener).with_nodelay(Some(true)), shutdown)
+        .serve_with_incoming_shutdown(Incoming::start(listener, security, Audience::Replicas), shutdown)
         .await
 }
 

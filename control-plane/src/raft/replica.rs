@@ -18,6 +18,7 @@ use super::succession::Succession;
 use super::types::{Member, TypeConfig};
 use super::{StoreError, describe, tuning};
 use crate::config::Config;
+use crate::security::Security;
 use openraft::async_runtime::WatchReceiver;
 use openraft::errors::Fatal;
 use proto::wire;
@@ -88,20 +89,24 @@ impl Replica {
     ///
     /// # Errors
     /// [`StartError`]; nothing is left running then.
-    pub async fn start(config: &Config) -> Result<Self, StartError> {
+    pub async fn start(config: &Config, security: &Security) -> Result<Self, StartError> {
         // The folder's owner first: a second process of this replica, or another's folder, touches nothing.
         identity::claim(&config.data_dir, config.id)?;
         let address = config.peer_listen;
         let listener = TcpListener::bind(address).await;
         let listener = listener.map_err(|source| StartError::Bind { address, source })?;
-        Self::start_on(config, listener).await
+        Self::start_on(config, security, listener).await
     }
 
     /// As [`Replica::start`], with other replicas served on a listener that is bound already.
     ///
     /// # Errors
     /// [`StartError`]; nothing is left running then.
-    pub async fn start_on(config: &Config, listener: TcpListener) -> Result<Self, StartError> {
+    pub async fn start_on(
+        config: &Config,
+        security: &Security,
+        listener: TcpListener,
+    ) -> Result<Self, StartError> {
         let id = config.id;
         identity::claim(&config.data_dir, id)?;
         let tuning = Arc::new(tuning::config()?);
@@ -116,7 +121,7 @@ impl Replica {
             Err(e) => std::panic::resume_unwind(e.into_panic()),
         };
         let (replicated, inbox) = (state.replicated(), state.inbox());
-        let links = Links::default();
+        let links = Links::new(security.dialer());
         let raft = Raft::new(id, tuning, Network::new(links.clone()), log, state).await?;
         let service = PeerService {
             id,
@@ -133,7 +138,7 @@ impl Replica {
             proposals: Proposals::start(raft.clone()),
             reads: Reads::start(id, raft.clone(), links.clone(), replicated.clone()),
             leadership: leadership::watch(&raft),
-            server: Mutex::new(Some(Server::start(listener, service))),
+            server: Mutex::new(Some(Server::start(listener, security.clone(), service))),
             raft,
             links,
             replicated,
@@ -295,11 +300,11 @@ impl Replica {
 }
 
 impl Server {
-    fn start(listener: TcpListener, service: PeerService) -> Self {
+    fn start(listener: TcpListener, security: Security, service: PeerService) -> Self {
         let stop = CancellationToken::new();
         let stopped = stop.clone().cancelled_owned();
         let task = tokio::spawn(async move {
-            if let Err(e) = peer::serve(listener, service, stopped).await {
+            if let Err(e) = peer::serve(listener, security, service, stopped).await {
                 tracing::error!("the listener for other replicas has failed: {e}");
             }
         });

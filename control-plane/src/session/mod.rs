@@ -32,6 +32,7 @@ pub use liveness::Liveness;
 pub use relay::{LogsRelay, RelayError};
 pub use report::ReportError;
 
+use crate::access::Caller;
 use crate::config::Timings;
 use crate::raft::{Leader, Leadership, ProposeError, Replica};
 use proto::convert::ConvertError;
@@ -68,6 +69,9 @@ pub enum SessionError {
     NoHello,
     #[error("Hello: {0}")]
     Hello(#[from] ConvertError),
+    /// Nobody speaks for another's node.
+    #[error("{who} does not speak for node {node}")]
+    Foreign { who: String, node: NodeId },
     #[error("register node {node}: {source}")]
     Register { node: NodeId, source: ProposeError },
     #[error("node {0} does not read what it is told")]
@@ -95,13 +99,23 @@ impl Sessions {
     ///
     /// # Errors
     /// [`SessionError::NotLeader`] and [`SessionError::Stopping`]; all else is told on the stream, as its last item.
-    pub fn open(&self, messages: Streaming<wire::AgentMessage>) -> Result<LeaderMessages, SessionError> {
+    pub fn open(
+        &self,
+        caller: Caller,
+        messages: Streaming<wire::AgentMessage>,
+    ) -> Result<LeaderMessages, SessionError> {
         if self.stopping.is_cancelled() {
             return Err(SessionError::Stopping);
         }
         let leadership = self.leading()?;
         let (outbox, told) = mpsc::channel(table::OUTBOX);
-        tokio::spawn(stream::run(self.clone(), leadership.term, messages, outbox));
+        tokio::spawn(stream::run(
+            self.clone(),
+            leadership.term,
+            caller,
+            messages,
+            outbox,
+        ));
         Ok(told)
     }
 

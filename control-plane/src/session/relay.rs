@@ -3,6 +3,7 @@
 //! Called by `api` for the user's side and by the agents' service for the other.
 
 use super::{SessionError, Sessions};
+use crate::access::Caller;
 use proto::id::NodeId;
 use proto::wire::{self, leader_message, open_relay, relay_up};
 use std::collections::HashMap;
@@ -46,7 +47,13 @@ pub enum RelayError {
 
 /// Those who wait, by relay id.
 #[derive(Clone, Default)]
-pub(super) struct Relays(Arc<Mutex<HashMap<String, oneshot::Sender<Reply>>>>);
+pub(super) struct Relays(Arc<Mutex<HashMap<String, Asked>>>);
+
+/// A request to the agent of a node; no other may answer it.
+struct Asked {
+    node: NodeId,
+    reply: oneshot::Sender<Reply>,
+}
 
 /// What comes of a request: both directions of an agent's stream, or why it opens none.
 type Reply = Result<Pair, String>;
@@ -137,27 +144,38 @@ impl LogsRelay {
 }
 
 impl Relays {
-    fn lock(&self) -> MutexGuard<'_, HashMap<String, oneshot::Sender<Reply>>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, Asked>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// # Errors
     /// [`RelayError::TooMany`]
-    fn wait(&self, id: &str) -> Result<(Waiting<'_>, oneshot::Receiver<Reply>), RelayError> {
-        let (sender, receiver) = oneshot::channel();
+    fn wait(&self, id: &str, node: &NodeId) -> Result<(Waiting<'_>, oneshot::Receiver<Reply>), RelayError> {
+        let (reply, receiver) = oneshot::channel();
         let mut waiting = self.lock();
         if waiting.len() >= MAX_WAITING {
             return Err(RelayError::TooMany);
         }
-        waiting.insert(id.to_owned(), sender);
+        let node = node.clone();
+        waiting.insert(id.to_owned(), Asked { node, reply });
         let id = id.to_owned();
         Ok((Waiting { relays: self, id }, receiver))
     }
 
     /// An agent will not open a relay. Nobody may wait for it any more.
-    pub(super) fn refuse(&self, refused: wire::RelayRefused) {
-        if let Some(waiting) = self.lock().remove(&refused.relay_id) {
-            waiting.send(Err(refused.why)).ok();
+    pub(super) fn refuse(&self, node: &NodeId, refused: wire::RelayRefused) {
+        if let Some(asked) = self.take(&refused.relay_id, |asked| asked == node) {
+            asked.reply.send(Err(refused.why)).ok();
+        }
+    }
+
+    /// The request, if it is to a node that is the caller's; one to another stays.
+    fn take(&self, id: &str, is_own: impl Fn(&NodeId) -> bool) -> Option<Asked> {
+        let mut waiting = self.lock();
+        if waiting.get(id).is_some_and(|asked| is_own(&asked.node)) {
+            waiting.remove(id)
+        } else {
+            None
         }
     }
 }
@@ -184,7 +202,7 @@ impl Sessions {
             .get(node)
             .ok_or_else(|| RelayError::Away(node.clone()))?;
         let relay_id = uuid::Uuid::new_v4().to_string();
-        let (_waiting, reply) = self.relays.wait(&relay_id)?;
+        let (_waiting, reply) = self.relays.wait(&relay_id, node)?;
         let message = wire::LeaderMessage {
             message: Some(leader_message::Message::OpenRelay(wire::OpenRelay {
                 relay_id,
@@ -220,6 +238,7 @@ impl Sessions {
     /// [`RelayError::Unknown`] where nobody waits for it (any more).
     pub async fn relay(
         &self,
+        caller: &Caller,
         mut up: Streaming<wire::RelayUp>,
     ) -> Result<mpsc::Receiver<Result<wire::RelayDown, Status>>, RelayError> {
         let first = match timeout(AGENT_TIMEOUT, up.message()).await {
@@ -229,9 +248,11 @@ impl Sessions {
         let Some(relay_up::Message::RelayId(id)) = first else {
             return Err(RelayError::Unknown);
         };
-        let waiting = self.relays.lock().remove(&id).ok_or(RelayError::Unknown)?;
+        let asked = self.relays.take(&id, |node| caller.is_agent_of(node));
+        let asked = asked.ok_or(RelayError::Unknown)?;
         let (down, told) = mpsc::channel(DOWN);
-        waiting
+        asked
+            .reply
             .send(Ok(Pair { up, down }))
             .map_err(|_| RelayError::Unknown)?;
         Ok(told)

@@ -6,6 +6,7 @@ use super::hello::{self, Hello, checked};
 use super::report::{self, Pending};
 use super::table::{Outbox, Seat, Stale};
 use super::{SessionError, Sessions};
+use crate::access::Caller;
 use crate::clock;
 use crate::raft::{ProposeError, Replica};
 use futures::StreamExt;
@@ -40,13 +41,14 @@ struct Session<'a> {
 pub(super) async fn run(
     sessions: Sessions,
     term: u64,
+    caller: Caller,
     messages: Streaming<wire::AgentMessage>,
     outbox: Outbox,
 ) {
     let ended = tokio::select! {
         biased;
         ended = sessions.unseated(term) => ended,
-        ended = serve(&sessions, term, messages, outbox.clone()) => ended,
+        ended = serve(&sessions, term, &caller, messages, outbox.clone()) => ended,
     };
     tracing::debug!(reason = %ended, "session ended");
     // Nobody may be there to read it.
@@ -56,6 +58,7 @@ pub(super) async fn run(
 async fn serve(
     sessions: &Sessions,
     term: u64,
+    caller: &Caller,
     mut messages: Streaming<wire::AgentMessage>,
     outbox: Outbox,
 ) -> SessionError {
@@ -64,6 +67,11 @@ async fn serve(
         Err(error) => return error,
     };
     let node = hello.node.clone();
+    if !caller.is_agent_of(&node) {
+        let who = caller.who.to_string();
+        tracing::warn!(who, %node, "somebody speaks for a node that is not his");
+        return SessionError::Foreign { who, node };
+    }
     tracing::info!(%node, sandboxes = hello.inventory.len(), "agent has come");
     let session = Session {
         seat: sessions.table.open(&node, outbox),
@@ -235,7 +243,7 @@ impl Session<'_> {
                 Ok(())
             }
             Some(agent_message::Message::RelayRefused(refused)) => {
-                self.sessions.relays.refuse(refused);
+                self.sessions.relays.refuse(&self.node, refused);
                 Ok(())
             }
             Some(agent_message::Message::Hello(_)) => {

@@ -1,12 +1,14 @@
 //! What can be asked of the state, converted from the log's form and checked.
 
 use super::placement::Placement;
+use super::token::Token;
 use proto::convert::ConvertError;
 use proto::id::{NodeId, SandboxId, Uid};
 use proto::object::Kind;
 use proto::policy::PolicyChange;
 use proto::spec::{Labels, Manifest};
 use proto::status::{ContainerStatus, NodeReport, NodeState, Phase, Reason};
+use proto::units::Timestamp;
 use proto::wire::{self, command::Op};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -58,6 +60,22 @@ pub enum Command {
     ExplainPending(Vec<Explanation>),
     /// By a user: what sandboxes may loosen from now on.
     SetPolicy(PolicyChange),
+    /// By an administrator; the first one of a cluster by its leader.
+    CreateToken {
+        token: Token,
+        life: Option<Duration>,
+        first: bool,
+    },
+    /// By an administrator.
+    RevokeToken { id: String },
+    /// By the leader, for a machine that has shown the token.
+    RedeemToken {
+        id: String,
+        grant: wire::Grant,
+        machine: String,
+    },
+    /// By the leader: who was there.
+    NoteTokenUses(Vec<(String, Timestamp)>),
 }
 
 /// What an agent observes of one sandbox.
@@ -133,6 +151,23 @@ impl TryFrom<wire::Command> for Command {
                     .collect(),
             ),
             Op::SetPolicy(change) => Self::SetPolicy(change.into()),
+            Op::CreateToken(create) => Self::CreateToken {
+                token: create.token.ok_or(missing("token"))?.try_into()?,
+                life: (create.life_ms != 0).then(|| Duration::from_millis(create.life_ms)),
+                first: create.first,
+            },
+            Op::RevokeToken(revoke) => Self::RevokeToken { id: revoke.id },
+            Op::RedeemToken(redeem) => Self::RedeemToken {
+                grant: redeem.grant(),
+                id: redeem.id,
+                machine: redeem.machine,
+            },
+            Op::NoteTokenUses(note) => Self::NoteTokenUses(
+                note.uses
+                    .into_iter()
+                    .map(|used| (used.id, Timestamp(used.at_ms)))
+                    .collect(),
+            ),
         })
     }
 }

@@ -9,6 +9,7 @@
 //! | `drain` | taking a node out of use, and back |
 //! | `placement` | whether a placement holds, asked by `apply` and by the scheduler alike |
 //! | `resting` | host ports that were given back a short while ago |
+//! | `token` | who may speak to the cluster: tokens, made, used up, revoked |
 //! | `requests` | answers kept by request id, so that a retry takes effect once |
 //! | `stored` | keys and values on disk |
 //! | `invariants` | what must hold between any two commands; for tests |
@@ -25,6 +26,7 @@ mod requests;
 pub(crate) mod resting;
 mod sandbox;
 mod stored;
+mod token;
 mod transaction;
 
 pub use command::Command;
@@ -32,6 +34,7 @@ pub use requests::{MAX_ANSWERS, REMEMBERED};
 pub use resting::{HostPort, PORT_REST};
 pub use sandbox::expires_at;
 pub use stored::LoadError;
+pub use token::{MAX_TOKENS, Token};
 
 use proto::id::{ExternalId, NodeId, SandboxId, Uid};
 use proto::object::{External, Node, Sandbox};
@@ -70,6 +73,9 @@ pub struct State {
     placed: BTreeMap<NodeId, Placed>,
     resting: Resting,
     requests: Requests,
+    tokens: BTreeMap<String, Arc<Token>>,
+    /// There was a token once: the cluster's first one is not made again.
+    had_tokens: bool,
 }
 
 /// What a node holds, also one that is not registered.
@@ -196,9 +202,9 @@ impl State {
         let result = Command::try_from(command)
             .map_err(|e| Rejection::new(wire::rejected::Code::Invalid, e.to_string()))
             .and_then(|command| apply(&mut transaction, command));
-        let (changes, released) = transaction.finish();
+        let (changes, records) = transaction.finish();
         applied.writes.extend(changes.iter().flat_map(stored::change));
-        applied.writes.extend(released);
+        applied.writes.extend(records);
         applied.changes.extend(changes);
         let answer = answer(result);
         if !request_id.is_empty() {
@@ -331,6 +337,23 @@ impl State {
         self.resting.of(node)
     }
 
+    /// Also one that holds no more: ask [`Token::holds`].
+    #[must_use]
+    pub fn token(&self, id: &str) -> Option<&Arc<Token>> {
+        self.tokens.get(id)
+    }
+
+    /// By id.
+    pub fn tokens(&self) -> impl Iterator<Item = &Arc<Token>> {
+        self.tokens.values()
+    }
+
+    /// Whether there was ever a token.
+    #[must_use]
+    pub fn had_tokens(&self) -> bool {
+        self.had_tokens
+    }
+
     /// How many answers are kept for retries.
     #[must_use]
     pub fn answers(&self) -> usize {
@@ -379,6 +402,10 @@ fn apply(to: &mut Transaction<'_>, command: Command) -> Result<Response, Rejecti
         Command::Expire { sandboxes, retention } => sandbox::expire(to, sandboxes, retention),
         Command::ExplainPending(explanations) => sandbox::explain(to, explanations),
         Command::SetPolicy(change) => Ok(set_policy(to, change)),
+        Command::CreateToken { token, life, first } => token::create(to, token, life, first),
+        Command::RevokeToken { id } => token::revoke(to, &id),
+        Command::RedeemToken { id, grant, machine } => token::redeem(to, &id, grant, &machine),
+        Command::NoteTokenUses(uses) => Ok(token::note_uses(to, uses)),
     }
 }
 

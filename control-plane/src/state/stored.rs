@@ -1,6 +1,7 @@
 //! Keys and values of the state on disk and in snapshots. A key is one byte for the kind and the object's
 //! name; a value is protobuf. What was written once is read for ever: see the golden files.
 
+use super::token::Token;
 use super::{Change, HostPort, State, Write};
 use prost::Message;
 use proto::convert::ConvertError;
@@ -18,6 +19,7 @@ const NODE: u8 = b'n';
 const EXTERNAL: u8 = b'e';
 const REQUEST: u8 = b'r';
 const PORT: u8 = b'p';
+const TOKEN: u8 = b't';
 
 /// Why records are not a state of ours. The key is shown as text.
 #[derive(Debug, thiserror::Error)]
@@ -62,6 +64,7 @@ pub(super) fn meta(state: &State) -> Write {
         now_ms: state.now.0,
         last_uid: state.last_uid,
         policy: (state.policy != Policy::default()).then(|| state.policy.into()),
+        had_tokens: state.had_tokens,
     };
     Write {
         key: vec![META],
@@ -115,6 +118,24 @@ pub(super) fn released_port(node: &NodeId, (protocol, port): HostPort, since: Ti
 pub(super) fn free_port(node: &NodeId, port: HostPort) -> Write {
     Write {
         key: port_key(node, port),
+        value: None,
+    }
+}
+
+fn token_key(id: &str) -> Vec<u8> {
+    key(TOKEN, id.as_bytes())
+}
+
+pub(super) fn token(token: &Token) -> Write {
+    Write {
+        key: token_key(&token.id),
+        value: Some(wire::Token::from(token).encode_to_vec()),
+    }
+}
+
+pub(super) fn revoked_token(id: &str) -> Write {
+    Write {
+        key: token_key(id),
         value: None,
     }
 }
@@ -180,6 +201,7 @@ fn load_record(state: &mut State, key: &[u8], value: &[u8]) -> Result<Vec<u8>, L
             state.now = Timestamp(meta.now_ms);
             state.last_uid = meta.last_uid;
             state.policy = meta.policy.unwrap_or_default().into();
+            state.had_tokens = meta.had_tokens;
             vec![META]
         }
         Some(&SANDBOX) => {
@@ -207,6 +229,13 @@ fn load_record(state: &mut State, key: &[u8], value: &[u8]) -> Result<Vec<u8>, L
                 .requests
                 .insert(&answered.request_id, Timestamp(answered.at_ms), answer);
             request_key(&answered.request_id)
+        }
+        Some(&TOKEN) => {
+            let token = wire::Token::decode(value).map_err(decode)?;
+            let token = Token::try_from(token).map_err(convert)?;
+            let key = token_key(&token.id);
+            state.tokens.insert(token.id.clone(), Arc::new(token));
+            key
         }
         Some(&PORT) => {
             let released = wire::ReleasedPort::decode(value).map_err(decode)?;

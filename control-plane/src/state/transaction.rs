@@ -1,6 +1,7 @@
 //! The one door: objects change here and nowhere else, and the indexes with them.
 
 use super::placement;
+use super::token::Token;
 use super::{Change, HostPort, Placed, Stamp, State, Write, stored};
 use proto::budget;
 use proto::id::{ExternalId, NodeId, Uid};
@@ -13,7 +14,8 @@ pub(super) struct Transaction<'a> {
     state: &'a mut State,
     pub(super) stamp: Stamp,
     changes: Vec<Change>,
-    released: Vec<Write>,
+    /// What is stored beside objects: ports that were given back, tokens.
+    records: Vec<Write>,
 }
 
 impl<'a> Transaction<'a> {
@@ -22,13 +24,13 @@ impl<'a> Transaction<'a> {
             state,
             stamp,
             changes: Vec::new(),
-            released: Vec::new(),
+            records: Vec::new(),
         }
     }
 
-    /// What has changed, and the records of ports that were given back.
+    /// What has changed, and the records beside objects.
     pub(super) fn finish(self) -> (Vec<Change>, Vec<Write>) {
-        (self.changes, self.released)
+        (self.changes, self.records)
     }
 
     pub(super) fn state(&self) -> &State {
@@ -91,7 +93,7 @@ impl<'a> Transaction<'a> {
             if !kept.contains(&(node, port)) {
                 let since = self.stamp.now;
                 self.state.resting.insert(node, port, since);
-                self.released.push(stored::released_port(node, port, since));
+                self.records.push(stored::released_port(node, port, since));
             }
         }
     }
@@ -131,6 +133,19 @@ impl<'a> Transaction<'a> {
             after: Some(after.clone()),
         });
         after
+    }
+
+    /// Creates it, or takes the place of what has its id.
+    pub(super) fn put_token(&mut self, token: Token) {
+        self.records.push(stored::token(&token));
+        self.state.had_tokens = true;
+        self.state.tokens.insert(token.id.clone(), Arc::new(token));
+    }
+
+    pub(super) fn remove_token(&mut self, id: &str) {
+        if let Some(token) = self.state.tokens.remove(id) {
+            self.records.push(stored::revoked_token(&token.id));
+        }
     }
 
     pub(super) fn remove_external(&mut self, id: &ExternalId) {

@@ -1,16 +1,24 @@
 //! Replicas in this process, with real stores and real connections, each cluster on loopback addresses of its own.
 
-use control_plane::config::{Config, Peer, Timings};
+use crate::identity::{Bearer, Identity};
+use control_plane::config::{Config, Peer, Timings, TlsFiles};
 use control_plane::schedule::Policy;
 use control_plane::serve::{self, ServeError};
+use identity::credentials::Credentials;
+use identity::dial::Dialer;
+use identity::folder;
+use identity::principal::Principal;
+use identity::token::Secret;
 use proto::wire;
 use proto::wire::agent_client::AgentClient;
 use proto::wire::control_client::ControlClient;
 use std::future::Future;
+use std::path::Path;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Channel;
 
 /// Everything here takes well below a second on an idle machine.
@@ -31,8 +39,12 @@ pub(crate) fn within<T>(what: &str, future: impl Future<Output = T>) -> impl Fut
 
 pub(crate) struct Cluster {
     replicas: Vec<Running>,
-    _dir: tempfile::TempDir,
+    identity: Option<Identity>,
+    dir: tempfile::TempDir,
 }
+
+/// A client that shows a token, if it has one.
+pub(crate) type Service = InterceptedService<Channel, Bearer>;
 
 struct Running {
     endpoint: String,
@@ -56,16 +68,32 @@ impl Cluster {
     }
 
     pub(crate) async fn with(size: u64, timings: Timings) -> Self {
+        Self::make(size, timings, false).await
+    }
+
+    /// With TLS, certificates and a first token.
+    pub(crate) async fn secure(size: u64) -> Self {
+        Self::make(size, Timings::default(), true).await
+    }
+
+    async fn make(size: u64, timings: Timings, secure: bool) -> Self {
         static CLUSTERS: AtomicU8 = AtomicU8::new(0);
         let number = CLUSTERS.fetch_add(1, Ordering::Relaxed);
         let dir = tempfile::tempdir().expect("a folder for the test");
+        let scheme = if secure { "https" } else { "http" };
         let peers: Vec<Peer> = (1..=size)
             .map(|id| Peer {
                 id,
-                peer_endpoint: format!("http://{}:7071", address(number, id)),
-                endpoint: format!("http://{}:7070", address(number, id)),
+                peer_endpoint: format!("{scheme}://{}:7071", address(number, id)),
+                endpoint: format!("{scheme}://{}:7070", address(number, id)),
             })
             .collect();
+        let identity = secure.then(|| Identity::make(dir.path()));
+        if let Some(identity) = &identity {
+            for peer in &peers {
+                identity.equip(peer.id, &address(number, peer.id));
+            }
+        }
         let mut replicas = Vec::new();
         for peer in &peers {
             let host = address(number, peer.id);
@@ -77,6 +105,12 @@ impl Cluster {
                 advertise_peer: peer.peer_endpoint.clone(),
                 data_dir: dir.path().join(peer.id.to_string()),
                 initial_cluster: peers.clone(),
+                tls: identity.as_ref().map(|identity| TlsFiles {
+                    dir: identity.folder(&Principal::Replica(peer.id)),
+                    authority_key: identity
+                        .folder(&Principal::Replica(peer.id))
+                        .join(folder::AUTHORITY_KEY),
+                }),
                 timings,
                 scheduling: Policy::Spread,
             };
@@ -92,7 +126,11 @@ impl Cluster {
                 task: Some(task),
             });
         }
-        let cluster = Self { replicas, _dir: dir };
+        let cluster = Self {
+            replicas,
+            identity,
+            dir,
+        };
         for replica in 0..cluster.replicas.len() {
             within("an answer of every replica", cluster.ready(replica)).await;
         }
@@ -103,18 +141,47 @@ impl Cluster {
         &self.replicas[replica].endpoint
     }
 
-    fn channel(&self, replica: usize) -> Channel {
-        Channel::from_shared(self.endpoint(replica).to_owned())
-            .expect("a URL")
-            .connect_lazy()
+    pub(crate) fn dir(&self) -> &Path {
+        self.dir.path()
     }
 
-    pub(crate) fn control(&self, replica: usize) -> ControlClient<Channel> {
-        ControlClient::new(self.channel(replica))
+    /// Of a cluster that was made with [`Cluster::secure`].
+    pub(crate) fn identity(&self) -> &Identity {
+        self.identity.as_ref().expect("the cluster has one")
     }
 
+    /// As a person dials.
+    pub(crate) fn dialer(&self) -> Dialer {
+        match &self.identity {
+            Some(identity) => Dialer::trusting(identity.authority.certificate()).expect("it is readable"),
+            None => Dialer::plain(),
+        }
+    }
+
+    fn channel(&self, replica: usize, dialer: &Dialer) -> Channel {
+        let endpoint = dialer.endpoint(self.endpoint(replica)).expect("a URL");
+        dialer.lazy(&endpoint)
+    }
+
+    /// A channel of somebody with this token.
+    pub(crate) fn service(&self, replica: usize, token: Option<&Secret>) -> Service {
+        InterceptedService::new(self.channel(replica, &self.dialer()), Bearer(token.cloned()))
+    }
+
+    /// As the administrator.
+    pub(crate) fn control(&self, replica: usize) -> ControlClient<Service> {
+        let token = self.identity.as_ref().map(|identity| &identity.token);
+        ControlClient::new(self.service(replica, token))
+    }
+
+    /// As an agent of no certificate.
     pub(crate) fn agent(&self, replica: usize) -> AgentClient<Channel> {
-        AgentClient::new(self.channel(replica))
+        AgentClient::new(self.channel(replica, &self.dialer()))
+    }
+
+    /// As whoever has these credentials.
+    pub(crate) fn agent_as(&self, replica: usize, credentials: &Credentials) -> AgentClient<Channel> {
+        AgentClient::new(self.channel(replica, &Dialer::following(credentials.clone())))
     }
 
     /// Returns once a replica knows the leader, and that leads.

@@ -3,9 +3,12 @@
 mod agent;
 mod cluster;
 mod control;
+mod identity;
+mod join;
 mod lifecycle;
 mod process;
 mod relay;
 mod rest;
+mod secure;
 mod session;
 mod user;

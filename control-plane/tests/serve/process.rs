@@ -1,7 +1,8 @@
 //! The program itself: its command line, its signals, and a pause of the whole process.
 
 use crate::agent::Agent;
-use crate::cluster::within;
+use crate::cluster::{Service, within};
+use crate::identity::Bearer;
 use crate::user::get;
 use proto::wire::agent_client::AgentClient;
 use proto::wire::control_client::ControlClient;
@@ -9,6 +10,7 @@ use proto::wire::{self, Kind, object::Object};
 use std::io::Read;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
+use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Channel;
 
 /// A cluster of one, as a process. Killed when dropped.
@@ -61,14 +63,20 @@ impl Process {
             .connect_lazy()
     }
 
-    fn control(&self) -> ControlClient<Channel> {
-        ControlClient::new(self.channel())
+    fn control(&self) -> ControlClient<Service> {
+        ControlClient::new(InterceptedService::new(self.channel(), Bearer(None)))
     }
 
     /// Forms the cluster with the program's own command.
     fn init(&self) -> Output {
         let init = sbxorch()
-            .args(["cluster", "init", "--initial-cluster", &self.members])
+            .args([
+                "cluster",
+                "init",
+                "--insecure",
+                "--initial-cluster",
+                &self.members,
+            ])
             .output();
         init.expect("the program is there")
     }
@@ -158,10 +166,31 @@ async fn cluster_is_formed_once_and_the_program_stops_well() {
 
 #[test]
 fn unusable_settings_are_told_all_at_once() {
-    let output = sbxorch().output().expect("the program is there");
+    let output = sbxorch()
+        .args(["--advertise", "http://x"])
+        .output()
+        .expect("the program is there");
     assert!(!output.status.success());
     let told = String::from_utf8_lossy(&output.stderr);
     assert!(told.contains("--id") && told.contains("--insecure"), "{told}");
+    // Without certificates it does not start, and says who makes them.
+    let dir = tempfile::tempdir().expect("a folder");
+    let output = sbxorch()
+        .args([
+            "--id",
+            "1",
+            "--listen",
+            "127.0.0.1:0",
+            "--advertise",
+            "https://x",
+            "--tls-dir",
+        ])
+        .arg(dir.path())
+        .output()
+        .expect("the program is there");
+    assert!(!output.status.success());
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(told.contains("sbxctl cluster init"), "{told}");
     let printed = sbxorch()
         .args(["config", "print", "--node-grace", "7s"])
         .output()

@@ -1,11 +1,10 @@
 //! What users ask for, and how they wait for it.
 
-use crate::cluster::{Cluster, within};
+use crate::cluster::{Cluster, Service, within};
 use prost::Message;
 use proto::wire::control_client::ControlClient;
 use proto::wire::error_detail::Detail;
 use proto::wire::{self, object::Object, watch_event::Type};
-use tonic::transport::Channel;
 use tonic::{Status, Streaming};
 
 pub(crate) fn request_id() -> String {
@@ -61,7 +60,7 @@ pub(crate) async fn delete(cluster: &Cluster, kind: wire::Kind, id: &str) {
 /// # Errors
 /// What the replica says.
 pub(crate) async fn get(
-    control: &mut ControlClient<Channel>,
+    control: &mut ControlClient<Service>,
     kind: wire::Kind,
     id: &str,
 ) -> Result<Object, Status> {

@@ -1,8 +1,10 @@
 //! High availability: any replica answers, a lost leader costs a pause and nothing that was acknowledged.
 
 use super::{LONG, await_log, manifest};
-use cli::client::{Client, Endpoint};
+use cli::client::Client;
+use cli::context;
 use e2e::cluster::Cluster;
+use identity::dial::Dialer;
 use prost::Message;
 use proto::object::Kind;
 use proto::wire::{self, control_client::ControlClient, error_detail::Detail};
@@ -13,6 +15,12 @@ use std::time::{Duration, Instant};
 
 /// How long the contract lets a write wait for a new leader, with room for a machine that builds meanwhile.
 const FAILOVER: Duration = Duration::from_secs(5);
+
+/// How the cluster is reached, as its administrator.
+fn context_of(cluster: &Cluster) -> context::File {
+    let path = cluster.dir().join("identity").join(context::FILE);
+    context::File::read(&path).expect("the cluster has an identity")
+}
 
 fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_multi_thread()
@@ -35,16 +43,24 @@ fn follower_answers_a_write_with_the_leader() {
         cluster.member_that_is("leader"),
         cluster.member_that_is("follower"),
     );
+    let context = context_of(&cluster);
+    let authority = std::fs::read_to_string(context.ca.expect("it has one")).expect("read");
+    let token = std::fs::read_to_string(context.token.expect("it has one")).expect("read");
     let request = wire::ApplyRequest {
         request_id: uuid::Uuid::now_v7().to_string(),
         manifest: Some((&unplaceable("redirected")).into()),
         replace: false,
     };
     let status = runtime().block_on(async {
-        let mut client = ControlClient::connect(follower.endpoint())
-            .await
-            .expect("connected");
-        client
+        let dialer = Dialer::trusting(&authority).expect("it is readable");
+        let endpoint = dialer.endpoint(&follower.endpoint()).expect("a URL");
+        let channel = dialer.connect(&endpoint).await.expect("connected");
+        let mut request = tonic::Request::new(request);
+        let bearer = format!("Bearer {}", token.trim());
+        request
+            .metadata_mut()
+            .insert("authorization", bearer.parse().expect("text"));
+        ControlClient::new(channel)
             .apply(request)
             .await
             .expect_err("a follower does not write")
@@ -88,13 +104,13 @@ struct Writers {
 impl Writers {
     const CLIENTS: usize = 4;
 
-    async fn run(self: Arc<Self>, endpoints: Vec<Endpoint>) {
-        let clients = (0..Self::CLIENTS).map(|n| self.clone().client(n, endpoints.clone()));
+    async fn run(self: Arc<Self>, context: context::File) {
+        let clients = (0..Self::CLIENTS).map(|n| self.clone().client(n, context.clone()));
         futures::future::join_all(clients).await;
     }
 
-    async fn client(self: Arc<Self>, n: usize, endpoints: Vec<Endpoint>) {
-        let client = Client::new(endpoints, Duration::from_secs(30)).expect("a client");
+    async fn client(self: Arc<Self>, n: usize, context: context::File) {
+        let client = Client::of(&context, Duration::from_secs(30)).expect("a client");
         for i in 0.. {
             if self.stop.load(Ordering::Relaxed) {
                 return;
@@ -122,11 +138,7 @@ impl Writers {
 #[track_caller]
 fn check_leader_lost(verb: &str, back: &str) {
     let cluster = Cluster::up(0, &[]);
-    let endpoints: Vec<Endpoint> = cluster
-        .members()
-        .iter()
-        .map(|m| m.endpoint().parse().expect("an endpoint"))
-        .collect();
+    let context = context_of(&cluster);
     let leader = cluster.member_that_is("leader");
     let writers = Arc::new(Writers {
         stop: AtomicBool::new(false),
@@ -135,7 +147,7 @@ fn check_leader_lost(verb: &str, back: &str) {
         longest: Mutex::default(),
     });
     let runtime = runtime();
-    let running = runtime.spawn(writers.clone().run(endpoints.clone()));
+    let running = runtime.spawn(writers.clone().run(context.clone()));
     let until = |count: usize| {
         let begun = Instant::now();
         while writers.written.load(Ordering::Relaxed) < count {
@@ -155,7 +167,7 @@ fn check_leader_lost(verb: &str, back: &str) {
     runtime.block_on(running).expect("all writers ended well");
 
     let acknowledged = writers.acknowledged.lock().expect("whole").clone();
-    let client = Client::new(endpoints, LONG).expect("a client");
+    let client = Client::of(&context, LONG).expect("a client");
     let request = wire::ListRequest {
         kind: wire::Kind::Sandbox.into(),
         ..Default::default()
@@ -223,16 +235,7 @@ fn sandboxes_run_on_while_replicas_are_lost_and_after_all_restart() {
         sandbox["status"]["containers"][0]["started_at"], started,
         "{sandbox:#}"
     );
-    let client = Client::new(
-        cluster
-            .members()
-            .iter()
-            .filter(|m| m.name.starts_with("replica"))
-            .map(|m| m.endpoint().parse().expect("an endpoint"))
-            .collect(),
-        LONG,
-    )
-    .expect("a client");
+    let client = Client::of(&context_of(&cluster), LONG).expect("a client");
     runtime()
         .block_on(client.delete(Kind::Sandbox, "steady", false))
         .expect("deleted");

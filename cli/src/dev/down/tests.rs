@@ -80,6 +80,7 @@ impl Hosts {
             labels: Vec::new(),
             replica_args: Vec::new(),
             agent_args: Vec::new(),
+            insecure: true,
         };
         let mut claimed = false;
         for octet in subnets_from..subnets_from + 10 {

@@ -19,9 +19,10 @@ impl Agent for AgentService {
         &self,
         request: Request<Streaming<wire::AgentMessage>>,
     ) -> Result<Response<Self::SessionStream>, Status> {
+        let caller = super::caller(&request);
         let told = self
             .0
-            .open(request.into_inner())
+            .open(caller, request.into_inner())
             .map_err(|e| session_status(&e))?;
         let told = ReceiverStream::new(told).map(|told| told.map_err(|e| session_status(&e)));
         Ok(Response::new(Box::pin(told)))
@@ -31,9 +32,10 @@ impl Agent for AgentService {
         &self,
         request: Request<Streaming<wire::RelayUp>>,
     ) -> Result<Response<Self::RelayStream>, Status> {
+        let caller = super::caller(&request);
         let down = self
             .0
-            .relay(request.into_inner())
+            .relay(&caller, request.into_inner())
             .await
             .map_err(|e| relay_status(&e))?;
         Ok(Response::new(Box::pin(ReceiverStream::new(down))))

@@ -1,7 +1,8 @@
 //! The users' service.
 
-use super::Streamed;
 use super::status::status;
+use super::{Streamed, caller};
+use crate::access::Caller;
 use crate::api::{Api, Fault, Query, Write};
 use crate::session::{Conversation, LogsRelay};
 use proto::convert::ConvertError;
@@ -43,7 +44,11 @@ fn answer<T>(result: Result<T, Fault>) -> Answer<T> {
 }
 
 impl ControlService {
-    async fn apply(&self, request: wire::ApplyRequest) -> Result<wire::ApplyResponse, Fault> {
+    async fn apply(
+        &self,
+        caller: &Caller,
+        request: wire::ApplyRequest,
+    ) -> Result<wire::ApplyResponse, Fault> {
         let manifest = request
             .manifest
             .ok_or(ConvertError::Missing { field: "manifest" })?;
@@ -52,7 +57,7 @@ impl ControlService {
         } else {
             Write::Apply
         };
-        let accepted = self.0.apply(request.request_id, manifest, write).await?;
+        let accepted = self.0.apply(caller, request.request_id, manifest, write).await?;
         Ok(wire::ApplyResponse {
             outcome: accepted.outcome,
             object: accepted.object,
@@ -69,10 +74,20 @@ impl ControlService {
         Ok(wire::ListResponse { items, index })
     }
 
-    async fn delete(&self, request: wire::DeleteRequest) -> Result<wire::DeleteResponse, Fault> {
+    async fn delete(
+        &self,
+        caller: &Caller,
+        request: wire::DeleteRequest,
+    ) -> Result<wire::DeleteResponse, Fault> {
         let id = request.id.clone();
         self.0
-            .delete(request.request_id, kind(request.kind)?, request.id, request.force)
+            .delete(
+                caller,
+                request.request_id,
+                kind(request.kind)?,
+                request.id,
+                request.force,
+            )
             .await?;
         Ok(wire::DeleteResponse { id })
     }
@@ -144,7 +159,8 @@ impl Control for ControlService {
     type RelayStream = Streamed<wire::RelayOutput>;
 
     async fn apply(&self, request: Request<wire::ApplyRequest>) -> Answer<wire::ApplyResponse> {
-        answer(self.apply(request.into_inner()).await)
+        let caller = caller(&request);
+        answer(self.apply(&caller, request.into_inner()).await)
     }
 
     async fn get(&self, request: Request<wire::GetRequest>) -> Answer<wire::Object> {
@@ -158,7 +174,8 @@ impl Control for ControlService {
     }
 
     async fn delete(&self, request: Request<wire::DeleteRequest>) -> Answer<wire::DeleteResponse> {
-        answer(self.delete(request.into_inner()).await)
+        let caller = caller(&request);
+        answer(self.delete(&caller, request.into_inner()).await)
     }
 
     async fn watch(&self, request: Request<wire::WatchRequest>) -> Answer<Self::WatchStream> {
@@ -172,11 +189,12 @@ impl Control for ControlService {
     }
 
     async fn relay(&self, request: Request<Streaming<wire::RelayInput>>) -> Answer<Self::RelayStream> {
+        let caller = caller(&request);
         let mut input = request.into_inner();
         let opened = async {
             let request = opening(&mut input).await?;
             let sandbox = request.sandbox_id.clone();
-            let (what, conversation) = self.0.converse(request, input).await?;
+            let (what, conversation) = self.0.converse(&caller, request, input).await?;
             Ok(outputs(what, sandbox, conversation))
         };
         answer(opened.await)
@@ -187,9 +205,10 @@ impl Control for ControlService {
     }
 
     async fn set_policy(&self, request: Request<wire::SetPolicyRequest>) -> Answer<wire::Policy> {
+        let caller = caller(&request);
         let request = request.into_inner();
         let change = request.change.unwrap_or_default().into();
-        let policy = self.0.set_policy(request.request_id, change).await;
+        let policy = self.0.set_policy(&caller, request.request_id, change).await;
         answer(policy.map(Into::into))
     }
 
@@ -198,14 +217,16 @@ impl Control for ControlService {
     }
 
     async fn schedule_node(&self, request: Request<wire::ScheduleNodeRequest>) -> Answer<wire::Object> {
-        answer(self.0.schedule_node(request.into_inner()).await)
+        let caller = caller(&request);
+        answer(self.0.schedule_node(&caller, request.into_inner()).await)
     }
 
     async fn init_cluster(
         &self,
         request: Request<wire::InitClusterRequest>,
     ) -> Answer<wire::InitClusterResponse> {
-        let formed = self.0.init(request.into_inner().replicas).await;
+        let caller = caller(&request);
+        let formed = self.0.init(&caller, request.into_inner().replicas).await;
         answer(formed.map(|()| wire::InitClusterResponse {}))
     }
 }

@@ -4,13 +4,17 @@
 //! |---|---|
 //! | `control` | users |
 //! | `agent` | agents |
+//! | `access` | tokens and certificates |
 //! | `status` | from faults to gRPC statuses, the only such place |
 
+mod access;
 mod agent;
 mod control;
 mod status;
 
 use super::Api;
+use crate::access::{Caller, Denied, Gate};
+use proto::wire::access_server::AccessServer;
 use proto::wire::agent_server::AgentServer;
 use proto::wire::control_server::ControlServer;
 use tokio_stream::Stream;
@@ -21,11 +25,25 @@ const MAX_REQUEST_BYTES: usize = 16 << 20;
 
 type Streamed<T> = std::pin::Pin<Box<dyn Stream<Item = Result<T, tonic::Status>> + Send>>;
 
-/// Both services, added to other routes of the port.
-pub fn add_to(routes: Routes, api: &Api) -> Routes {
+/// Who asks, as the gate has found out.
+fn caller<T>(request: &tonic::Request<T>) -> Caller {
+    let caller = request.extensions().get::<Caller>();
+    caller.cloned().unwrap_or_else(Caller::unknown)
+}
+
+/// What somebody is told who is turned away.
+#[must_use]
+pub fn refuse(denied: Denied) -> axum::response::Response {
+    status::denied_status(&denied).into_http()
+}
+
+/// All services, added to other routes of the port.
+pub fn add_to(routes: Routes, api: &Api, gate: &Gate) -> Routes {
     let control = ControlServer::new(control::ControlService(api.clone()));
     let agent = AgentServer::new(agent::AgentService(api.sessions().clone()));
+    let access = AccessServer::new(access::AccessService(gate.clone()));
     routes
+        .add_service(access.max_decoding_message_size(MAX_REQUEST_BYTES))
         .add_service(control.max_decoding_message_size(MAX_REQUEST_BYTES))
         .add_service(agent.max_decoding_message_size(MAX_REQUEST_BYTES))
 }

@@ -1,5 +1,6 @@
 //! From faults to gRPC statuses: the only such place. `cli/src/client/fault.rs` is the other end.
 
+use crate::access::{Denied, JoinError};
 use crate::api::Fault;
 use crate::raft::{Leader, ProposeError};
 use crate::session::{RelayError, SessionError};
@@ -28,6 +29,33 @@ pub(super) fn status(fault: &Fault) -> Status {
             Status::with_details(status.code(), message, status.details().to_vec().into())
         }
         Fault::Behind => Status::aborted(message),
+        Fault::Denied(denied) => denied_status(denied),
+        Fault::Join(error) => match error {
+            JoinError::Insecure | JoinError::Exists(_) | JoinError::Other { .. } => {
+                Status::failed_precondition(message)
+            }
+            JoinError::Gone(_) => Status::permission_denied(message),
+            JoinError::Sign(_) => Status::invalid_argument(message),
+            // Another replica may have it.
+            JoinError::NoAuthority | JoinError::Authority(_) => Status::unavailable(message),
+        },
+    }
+}
+
+/// What somebody is told who is turned away.
+pub(super) fn denied_status(denied: &Denied) -> Status {
+    let message = denied.to_string();
+    match denied {
+        Denied::NoToken
+        | Denied::Malformed(_)
+        | Denied::Unknown
+        | Denied::Expired(_)
+        | Denied::ForJoining(_) => Status::unauthenticated(message),
+        Denied::Role { .. } | Denied::NotNode(_) | Denied::NotReplica(_) => {
+            Status::permission_denied(message)
+        }
+        Denied::NotYet => Status::unavailable(message),
+        Denied::TooMany { .. } => Status::resource_exhausted(message),
     }
 }
 
@@ -40,6 +68,7 @@ pub(super) fn session_status(error: &SessionError) -> Status {
             Status::unavailable(message)
         }
         SessionError::Superseded(_) => Status::aborted(message),
+        SessionError::Foreign { .. } => Status::permission_denied(message),
         SessionError::NoHello | SessionError::Hello(_) => Status::invalid_argument(message),
         SessionError::Register { source, .. } => match source {
             ProposeError::Rejected(rejected) => Status::new(rejection(rejected).code(), message),

@@ -1,10 +1,11 @@
 //! From faults to HTTP statuses: the only such place. Every error is `{"error": "..."}`.
 
+use crate::access::Denied;
 use crate::api::Fault;
 use crate::raft::ProposeError;
 use crate::session::RelayError;
 use axum::Json;
-use axum::http::StatusCode;
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use proto::wire::rejected::Code as Rejection;
 use serde::Serialize;
@@ -16,6 +17,8 @@ pub(super) struct Refusal {
     error: String,
     /// Paths of fields that can't be changed.
     fields: Vec<String>,
+    /// Seconds.
+    retry_after: Option<u64>,
 }
 
 #[derive(Serialize)]
@@ -31,6 +34,7 @@ impl Refusal {
             status,
             error: error.into(),
             fields: Vec::new(),
+            retry_after: None,
         }
     }
 }
@@ -41,13 +45,24 @@ impl IntoResponse for Refusal {
             error: self.error,
             fields: self.fields,
         };
-        (self.status, Json(body)).into_response()
+        let mut response = (self.status, Json(body)).into_response();
+        if let Some(seconds) = self.retry_after {
+            response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
+        }
+        if self.status == StatusCode::UNAUTHORIZED {
+            let scheme = HeaderValue::from_static("Bearer");
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, scheme);
+        }
+        response
     }
 }
 
 impl From<Fault> for Refusal {
     fn from(fault: Fault) -> Self {
         let mut refusal = Self::new(status(&fault), fault.to_string());
+        if let Fault::Denied(Denied::TooMany { retry_after, .. }) = &fault {
+            refusal.retry_after = Some(retry_after.as_secs().max(1));
+        }
         if let Fault::Rejected(rejected) = fault {
             refusal.fields = rejected.fields;
         }
@@ -86,6 +101,18 @@ fn status(fault: &Fault) -> StatusCode {
             RelayError::Unknown => StatusCode::NOT_FOUND,
             RelayError::Session(_) => StatusCode::SERVICE_UNAVAILABLE,
         },
+        Fault::Denied(denied) => match denied {
+            Denied::NoToken
+            | Denied::Malformed(_)
+            | Denied::Unknown
+            | Denied::Expired(_)
+            | Denied::ForJoining(_) => StatusCode::UNAUTHORIZED,
+            Denied::Role { .. } | Denied::NotNode(_) | Denied::NotReplica(_) => StatusCode::FORBIDDEN,
+            Denied::NotYet => StatusCode::SERVICE_UNAVAILABLE,
+            Denied::TooMany { .. } => StatusCode::TOO_MANY_REQUESTS,
+        },
+        // Machines join by gRPC.
+        Fault::Join(_) => StatusCode::CONFLICT,
         Fault::NotLeader(_)
         | Fault::Read(_)
         | Fault::Behind

@@ -3,13 +3,20 @@
 use super::Rest;
 use super::body::Params;
 use super::objects::{self, Answer, ListParams, RemoveParams, ShowParams, delete, one, page};
+use crate::access::Caller;
+use axum::Extension;
 use axum::body::Bytes;
 use axum::extract::{Path, State};
 use axum::http::HeaderMap;
 use proto::object::Kind;
 
-pub(super) async fn apply(State(rest): State<Rest>, headers: HeaderMap, bytes: Bytes) -> Answer {
-    objects::apply(&rest, Kind::External, &headers, &bytes).await
+pub(super) async fn apply(
+    State(rest): State<Rest>,
+    Extension(caller): Extension<Caller>,
+    headers: HeaderMap,
+    bytes: Bytes,
+) -> Answer {
+    objects::apply(&rest, &caller, Kind::External, &headers, &bytes).await
 }
 
 pub(super) async fn list(State(rest): State<Rest>, Params(params): Params<ListParams>) -> Answer {
@@ -24,6 +31,19 @@ pub(super) async fn show(
     one(&rest, Kind::External, &id, &params).await
 }
 
-pub(super) async fn remove(State(rest): State<Rest>, Path(id): Path<String>, headers: HeaderMap) -> Answer {
-    delete(&rest, Kind::External, id, &headers, &RemoveParams::default()).await
+pub(super) async fn remove(
+    State(rest): State<Rest>,
+    Extension(caller): Extension<Caller>,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+) -> Answer {
+    delete(
+        &rest,
+        &caller,
+        Kind::External,
+        id,
+        &headers,
+        &RemoveParams::default(),
+    )
+    .await
 }

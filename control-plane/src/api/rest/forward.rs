@@ -3,41 +3,28 @@
 
 use super::Rest;
 use super::answer::Refusal;
+use crate::access::{Caller, FORWARDED, SOURCE};
 use crate::api::Fault;
 use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::http::{HeaderName, HeaderValue, Uri, header};
+use axum::http::{HeaderValue, Uri, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
+use identity::dial::{Dialer, Http1Dialer};
 use std::time::Duration;
 use tokio::time::timeout;
 
-/// A leader that is there accepts at once.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// Until the leader begins to answer: longer than it tries to commit.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
-/// Set on what was handed on: the next replica answers it, whatever it knows of the leader.
-const FORWARDED: HeaderName = HeaderName::from_static("x-sandboxd-forwarded");
-
 /// Connections to leaders.
 #[derive(Clone)]
-pub(super) struct Leader(Client<HttpConnector, Body>);
-
-impl Default for Leader {
-    fn default() -> Self {
-        let mut connector = HttpConnector::new();
-        connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
-        connector.set_nodelay(true);
-        Self(Client::builder(TokioExecutor::new()).build(connector))
-    }
-}
+pub(super) struct Leader(Client<Http1Dialer, Body>);
 
 /// Before handlers that only the leader's can serve.
 pub(super) async fn to_leader(State(rest): State<Rest>, request: Request, next: Next) -> Response {
-    if request.headers().contains_key(&FORWARDED) {
+    if request.headers().contains_key(FORWARDED) {
         return next.run(request).await;
     }
     let leadership = rest.api.settled_leadership().await;
@@ -57,7 +44,13 @@ pub(super) async fn to_leader(State(rest): State<Rest>, request: Request, next: 
 }
 
 impl Leader {
+    pub(super) fn new(dialer: Dialer) -> Self {
+        Self(Client::builder(TokioExecutor::new()).build(Http1Dialer(dialer)))
+    }
+
     async fn forward(&self, endpoint: &str, mut request: Request) -> Result<Response, String> {
+        let caller = request.extensions().get::<Caller>();
+        let source = caller.and_then(|caller| HeaderValue::from_str(&caller.source.to_string()).ok());
         let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
         let uri = format!("{}{path}", endpoint.trim_end_matches('/'));
         *request.uri_mut() = uri.parse::<Uri>().map_err(|e| format!("`{uri}`: {e}"))?;
@@ -71,7 +64,11 @@ impl Leader {
         ] {
             headers.remove(name);
         }
+        // The next replica answers it, whatever it knows of the leader, and wants to know from whom it is.
         headers.insert(FORWARDED, HeaderValue::from_static("1"));
+        if let Some(source) = source {
+            headers.insert(SOURCE, source);
+        }
         *request.version_mut() = axum::http::Version::HTTP_11;
         match timeout(ANSWER_TIMEOUT, self.0.request(request)).await {
             Ok(Ok(response)) => Ok(response.map(Body::new)),

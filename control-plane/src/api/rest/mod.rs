@@ -24,13 +24,15 @@ mod policy;
 mod sandboxes;
 mod watch;
 
-use super::Api;
+use super::{Api, Fault};
+use crate::access::Denied;
 use answer::Refusal;
 use axum::Router;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, patch, post};
+use identity::dial::Dialer;
 
 /// What handlers work with.
 #[derive(Clone)]
@@ -40,10 +42,10 @@ struct Rest {
 }
 
 /// All routes of the interface.
-pub fn router(api: &Api) -> Router {
+pub fn router(api: &Api, dialer: Dialer) -> Router {
     let rest = Rest {
         api: api.clone(),
-        leader: forward::Leader::default(),
+        leader: forward::Leader::new(dialer),
     };
     let leaders = Router::new()
         .route("/api/v1/sandboxes", post(sandboxes::create))
@@ -77,6 +79,12 @@ pub fn router(api: &Api) -> Router {
         .method_not_allowed_fallback(method_not_allowed)
         .fallback(not_found)
         .with_state(rest)
+}
+
+/// What somebody is told who is turned away.
+#[must_use]
+pub fn refuse(denied: Denied) -> Response {
+    Refusal::from(Fault::from(denied)).into_response()
 }
 
 /// A gRPC client must hear of an unknown service in its own words.

@@ -3,6 +3,7 @@
 use super::Rest;
 use super::answer::Refusal;
 use super::body;
+use crate::access::Caller;
 use crate::api::{Fault, Query, Write};
 use axum::Json;
 use axum::http::HeaderMap;
@@ -101,11 +102,17 @@ pub(super) fn single(object: Option<wire::Object>) -> Answer {
 }
 
 /// Creates or changes what the body describes.
-pub(super) async fn apply(rest: &Rest, kind: Kind, headers: &HeaderMap, bytes: &[u8]) -> Answer {
+pub(super) async fn apply(
+    rest: &Rest,
+    caller: &Caller,
+    kind: Kind,
+    headers: &HeaderMap,
+    bytes: &[u8],
+) -> Answer {
     let manifest = body::manifest(kind, bytes)?;
     let accepted = rest
         .api
-        .apply(body::request_id(headers), manifest, Write::Apply)
+        .apply(caller, body::request_id(headers), manifest, Write::Apply)
         .await?;
     single(accepted.object)
 }
@@ -113,13 +120,14 @@ pub(super) async fn apply(rest: &Rest, kind: Kind, headers: &HeaderMap, bytes: &
 /// `{"deleted": "<id>"}`
 pub(super) async fn delete(
     rest: &Rest,
+    caller: &Caller,
     kind: Kind,
     id: String,
     headers: &HeaderMap,
     params: &RemoveParams,
 ) -> Answer {
     rest.api
-        .delete(body::request_id(headers), kind, id.clone(), params.force)
+        .delete(caller, body::request_id(headers), kind, id.clone(), params.force)
         .await?;
     Ok(Json(json!({ "deleted": id })))
 }
@@ -127,6 +135,7 @@ pub(super) async fn delete(
 /// Reads, edits, writes; again where somebody else wrote meanwhile.
 pub(super) async fn change_object(
     rest: &Rest,
+    caller: &Caller,
     kind: Kind,
     id: &str,
     edit: impl Fn(&mut wire::Manifest),
@@ -136,7 +145,8 @@ pub(super) async fn change_object(
         let (mut manifest, version) = wishes(rest.api.get(kind, id, false).await?)?;
         edit(&mut manifest);
         let write = Write::Expecting(version);
-        match rest.api.apply(body::new_request_id(), manifest, write).await {
+        let request_id = body::new_request_id();
+        match rest.api.apply(caller, request_id, manifest, write).await {
             Ok(accepted) => return single(accepted.object),
             Err(Fault::Rejected(rejected))
                 if rejected.code() == Rejection::Stale && attempt < PATCH_ATTEMPTS =>

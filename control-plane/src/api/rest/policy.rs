@@ -4,10 +4,11 @@ use super::Rest;
 use super::answer::Refusal;
 use super::body::{self, Params};
 use super::objects::ShowParams;
-use axum::Json;
+use crate::access::Caller;
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::HeaderMap;
+use axum::{Extension, Json};
 use proto::policy::Policy;
 use serde::Serialize;
 
@@ -26,10 +27,12 @@ pub(super) async fn show(
 
 pub(super) async fn change(
     State(rest): State<Rest>,
+    Extension(caller): Extension<Caller>,
     headers: HeaderMap,
     bytes: Bytes,
 ) -> Result<Json<PolicyAnswer>, Refusal> {
     let change = body::json(&bytes)?;
-    let policy = rest.api.set_policy(body::request_id(&headers), change).await?;
+    let request_id = body::request_id(&headers);
+    let policy = rest.api.set_policy(&caller, request_id, change).await?;
     Ok(Json(PolicyAnswer { policy }))
 }

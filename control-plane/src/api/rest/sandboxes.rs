@@ -6,7 +6,9 @@ use super::body::{self, Params, Patch, SandboxPatch};
 use super::objects::{
     Answer, ListParams, RemoveParams, ShowParams, change_object, delete, one, page, single,
 };
+use crate::access::Caller;
 use crate::api::Write;
+use axum::Extension;
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::{Path, State};
@@ -17,13 +19,14 @@ use serde_json::Value;
 
 pub(super) async fn create(
     State(rest): State<Rest>,
+    Extension(caller): Extension<Caller>,
     headers: HeaderMap,
     bytes: Bytes,
 ) -> Result<(StatusCode, Json<Value>), Refusal> {
     let manifest = body::manifest(Kind::Sandbox, &bytes)?;
     let accepted = rest
         .api
-        .apply(body::request_id(&headers), manifest, Write::Expecting(0))
+        .apply(&caller, body::request_id(&headers), manifest, Write::Expecting(0))
         .await?;
     Ok((StatusCode::CREATED, single(accepted.object)?))
 }
@@ -40,14 +43,19 @@ pub(super) async fn show(
     one(&rest, Kind::Sandbox, &id, &params).await
 }
 
-pub(super) async fn change(State(rest): State<Rest>, Path(id): Path<String>, bytes: Bytes) -> Answer {
+pub(super) async fn change(
+    State(rest): State<Rest>,
+    Extension(caller): Extension<Caller>,
+    Path(id): Path<String>,
+    bytes: Bytes,
+) -> Answer {
     let patch = Patch::<SandboxPatch>::parse(&bytes)?;
     let ttl_seconds = patch
         .spec
         .as_ref()
         .and_then(|spec| spec.ttl_seconds)
         .or(patch.ttl_seconds);
-    change_object(&rest, Kind::Sandbox, &id, |manifest| {
+    change_object(&rest, &caller, Kind::Sandbox, &id, |manifest| {
         patch.apply_labels(&mut manifest.labels);
         if let (Some(Spec::Sandbox(spec)), Some(ttl_seconds)) = (&mut manifest.spec, ttl_seconds) {
             spec.ttl_seconds = ttl_seconds;
@@ -56,6 +64,19 @@ pub(super) async fn change(State(rest): State<Rest>, Path(id): Path<String>, byt
     .await
 }
 
-pub(super) async fn remove(State(rest): State<Rest>, Path(id): Path<String>, headers: HeaderMap) -> Answer {
-    delete(&rest, Kind::Sandbox, id, &headers, &RemoveParams::default()).await
+pub(super) async fn remove(
+    State(rest): State<Rest>,
+    Extension(caller): Extension<Caller>,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+) -> Answer {
+    delete(
+        &rest,
+        &caller,
+        Kind::Sandbox,
+        id,
+        &headers,
+        &RemoveParams::default(),
+    )
+    .await
 }

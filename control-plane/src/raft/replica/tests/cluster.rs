@@ -3,6 +3,7 @@
 use super::super::{Raft, Replica, StartError};
 use crate::config::{Config, Peer, Timings};
 use crate::raft::{Leadership, ProposeError, StoreError};
+use crate::security::Security;
 use proto::wire;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -27,8 +28,14 @@ impl Running {
             .build()
             .unwrap();
         let listener = listener.into_std().unwrap();
-        let starting = runtime
-            .spawn(async move { Replica::start_on(&config, TcpListener::from_std(listener).unwrap()).await });
+        let starting = runtime.spawn(async move {
+            Replica::start_on(
+                &config,
+                &Security::Insecure,
+                TcpListener::from_std(listener).unwrap(),
+            )
+            .await
+        });
         match starting.await.unwrap() {
             Ok(replica) => Ok(Self { replica, runtime }),
             Err(e) => {
@@ -87,6 +94,7 @@ impl Cluster {
             advertise_peer: peer.peer_endpoint.clone(),
             data_dir: dir.path().join(peer.id.to_string()),
             initial_cluster: peers.clone(),
+            tls: None,
             timings: Timings::default(),
             scheduling: crate::schedule::Policy::Spread,
         };

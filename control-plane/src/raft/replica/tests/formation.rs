@@ -80,7 +80,11 @@ async fn lists_that_form_no_cluster_are_refused_with_their_fault() {
     let url = "ftp://x".to_owned();
     check(
         &changed(|l| l[2].endpoint = "ftp://x".to_owned()).await,
-        InitError::Url { id: 3, url },
+        InitError::Url {
+            id: 3,
+            url,
+            scheme: "http://",
+        },
     );
     let listed = "http://elsewhere".to_owned();
     let own = good[0].peer_endpoint.clone();
@@ -109,7 +113,9 @@ async fn folder_of_another_replica_is_refused() {
     cluster.kill(1);
     let mut config = cluster.configs[0].clone();
     config.id = 2;
-    let refused = Replica::start(&config).await.unwrap_err();
+    let refused = Replica::start(&config, &crate::security::Security::Insecure)
+        .await
+        .unwrap_err();
     assert!(matches!(refused, StartError::Identity(_)), "{refused}");
     let told = refused.to_string();
     assert!(
@@ -123,7 +129,9 @@ async fn taken_address_is_named() {
     let cluster = Cluster::of(1).await;
     let mut config = cluster.configs[0].clone();
     config.data_dir = config.data_dir.join("other");
-    let refused = Replica::start(&config).await.unwrap_err();
+    let refused = Replica::start(&config, &crate::security::Security::Insecure)
+        .await
+        .unwrap_err();
     assert!(matches!(refused, StartError::Bind { address, .. } if address == config.peer_listen));
 }
 
