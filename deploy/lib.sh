@@ -7,6 +7,11 @@ PACKAGES=(build-essential ca-certificates curl git libclang-dev pkg-config proto
 # Of the workspace's Cargo.toml.
 RUST_VERSION=1.88
 
+# The gVisor that sandboxes on `runsc` are tested with: a version of its Go module.
+RUNSC_VERSION=v0.0.0-20260905035102-160fafc42237
+# What is left out of the tests, and why.
+NOT_RUN=()
+
 say() { printf '\033[1m==> %s\033[0m\n' "$*" >&2; }
 fail() {
   printf '%s\n' "$*" >&2
@@ -67,4 +72,39 @@ choose_target() {
     fi
   fi
   export CARGO_TARGET_DIR
+}
+
+# Puts a `runsc` on the search path: the machine's own, or else one that is built from its module, once, where Go is at
+# hand. What can't be had is said in NOT_RUN, and the rest goes on without.
+find_runsc() {
+  command -v runsc >/dev/null && return
+  local folder="$HOME/.cache/sandboxd/runsc/$RUNSC_VERSION" go begun=$SECONDS
+  if [ ! -x "$folder/runsc" ]; then
+    go=$(command -v go || command -v /usr/local/go/bin/go || true)
+    if [ -z "$go" ]; then
+      NOT_RUN+=("everything with runsc (gVisor): it is not installed, and there is no Go to build it with")
+      return
+    fi
+    say "Building runsc (gVisor), once, with $("$go" env GOVERSION): some three minutes"
+    # It runs itself again in a root of its own, where there is no libc: cgo would link it to one.
+    if ! CGO_ENABLED=0 GOBIN="$folder.new" nice "$go" install -trimpath \
+      -ldflags "-s -w -X gvisor.dev/gvisor/runsc/version.version=${RUNSC_VERSION#v0.0.0-}" \
+      "gvisor.dev/gvisor/runsc@$RUNSC_VERSION" >&2; then
+      NOT_RUN+=("everything with runsc (gVisor): it is not installed, and building it with $go failed; see above")
+      return
+    fi
+    rm -rf "$folder"
+    mv "$folder.new" "$folder"
+    say "runsc was built in $((SECONDS - begun)) s"
+  fi
+  export PATH="$folder:$PATH"
+}
+
+# Adds to NOT_RUN the runtimes that no package and no build has brought.
+check_runtimes() {
+  local runtime
+  for runtime in runc crun; do
+    command -v "$runtime" >/dev/null || NOT_RUN+=("everything with $runtime: it is not installed")
+  done
+  find_runsc
 }

@@ -9,6 +9,18 @@ need_root
 install_packages
 install_rust
 choose_target
+check_runtimes
+
+# The last lines, however the tests end: what they were without.
+summary() {
+  local status=$? line
+  if [ "$status" = 0 ]; then say "All tests have passed in $SECONDS s"; fi
+  if [ ${#NOT_RUN[@]} -gt 0 ]; then
+    for line in "${NOT_RUN[@]}"; do say "NOT RUN: $line"; done
+  fi
+}
+trap summary EXIT
+
 say "Building in $CARGO_TARGET_DIR (the first time RocksDB takes about ten minutes on two cores)"
 # Tests that cross processes start these.
 cargo build --workspace --bins --locked
@@ -20,4 +32,3 @@ if [ $# = 0 ]; then
 fi
 say "Running the tests"
 cargo test --workspace --locked --no-fail-fast -- "$@"
-say "All tests have passed in $SECONDS s"

@@ -129,6 +129,11 @@ pub struct Settings {
     #[arg(long, env = "SBX_START_TIMEOUT", value_name = "TIME", global = true)]
     pub start_timeout: Option<String>,
 
+    /// How gVisor intercepts system calls, for sandboxes on runsc: systrap, or kvm where /dev/kvm is there
+    /// [default: systrap]
+    #[arg(long, env = "SBX_GVISOR_PLATFORM", value_name = "PLATFORM", global = true)]
+    pub gvisor_platform: Option<GvisorPlatform>,
+
     /// How much of the machine sandboxes may take, in per cent [default: 90]
     #[arg(long, env = "SBX_MAX_ALLOC_PERCENT", value_name = "N", global = true)]
     pub max_alloc_percent: Option<u8>,
@@ -186,6 +191,26 @@ pub enum LogFormat {
     Json,
 }
 
+/// How gVisor intercepts the system calls of a sandbox's programs.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum GvisorPlatform {
+    /// By seccomp, on any machine
+    #[default]
+    Systrap,
+    /// By the processor's virtualization, on bare metal
+    Kvm,
+}
+
+impl std::fmt::Display for GvisorPlatform {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Systrap => "systrap",
+            Self::Kvm => "kvm",
+        })
+    }
+}
+
 /// The settings in force, checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
@@ -205,6 +230,7 @@ pub struct Config {
     pub default_runtime: Runtime,
     /// At least a second.
     pub start_timeout: Duration,
+    pub gvisor_platform: GvisorPlatform,
     /// 1..=100
     pub max_alloc_percent: u8,
     /// `None`: what the machine has.
@@ -286,6 +312,7 @@ impl Settings {
             join_token: self.join_token.or(other.join_token),
             default_runtime: self.default_runtime.or(other.default_runtime),
             start_timeout: self.start_timeout.or(other.start_timeout),
+            gvisor_platform: self.gvisor_platform.or(other.gvisor_platform),
             max_alloc_percent: self.max_alloc_percent.or(other.max_alloc_percent),
             cpu: self.cpu.or(other.cpu),
             memory: self.memory.or(other.memory),
@@ -321,6 +348,7 @@ impl Settings {
             insecure: Some(false),
             default_runtime: Some(Runtime::Native.as_str().to_owned()),
             start_timeout: Some("2m".to_owned()),
+            gvisor_platform: Some(GvisorPlatform::default()),
             max_alloc_percent: Some(90),
             cpu: None,
             memory: None,

@@ -2,6 +2,7 @@
 //! of a single sandbox. Made by `main`, used by `observe`, `execute` and `reconcile`.
 
 use crate::address::Addresses;
+use crate::config::GvisorPlatform;
 use crate::lease::Lease;
 use crate::report::Reports;
 use crate::runtime::cgroup::Cgroups;
@@ -47,6 +48,7 @@ pub struct HostSettings {
     pub default_runtime: Runtime,
     /// From the start of a sandbox's monitor to that of all its containers.
     pub start_timeout: Duration,
+    pub gvisor_platform: GvisorPlatform,
     /// What a container can be given at most.
     pub available: Capabilities,
     /// The kernel enforces AppArmor profiles.

@@ -136,6 +136,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), RunError
     check_runtime(config.default_runtime, &runtimes)?;
     let cgroups = Cgroups::detect()?;
     cgroups.prepare_parent(&config.cgroup_parent)?;
+    let found = versions(&runtimes);
     let report = node::report(&config, runtimes, cgroups.mode().to_string(), boot_id.clone())?;
     let ledger = Arc::new(Ledger::open(&config.state_dir, &boot_id)?);
     let lease = Arc::new(Lease::open(&config.state_dir, &boot_id)?);
@@ -174,7 +175,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), RunError
     let replicas = session_node.replicas.subscribe();
     tracing::info!(
         node = %config.node_id, ip = ?report.ip, cgroups = report.cgroup_mode, kernel = report.kernel,
-        cpu = %report.capacity.cpu, memory = %report.capacity.memory, "starting"
+        cpu = %report.capacity.cpu, memory = %report.capacity.memory, runtimes = found, "starting"
     );
     let (state_dir, registries) = (config.state_dir.clone(), config.registries.clone());
     let policy = config.images.clone();
@@ -273,6 +274,7 @@ fn host_settings(config: &Config, boot_id: String) -> Result<HostSettings, RunEr
         resolv_conf: node::resolv_conf(&config.dns),
         default_runtime: config.default_runtime,
         start_timeout: config.start_timeout,
+        gvisor_platform: config.gvisor_platform,
         available: available_capabilities()?,
         apparmor: node::has_apparmor(),
         open_files,
@@ -321,6 +323,12 @@ fn single(address: IpAddr) -> Cidr {
         address,
         prefix: if address.is_ipv4() { 32 } else { 128 },
     }
+}
+
+/// `native libcontainer 0.7.0, runc 1.1.5`
+fn versions(found: &[RuntimeInfo]) -> String {
+    let one = |info: &RuntimeInfo| format!("{} {}", info.runtime, info.version);
+    found.iter().map(one).collect::<Vec<_>>().join(", ")
 }
 
 fn names(found: &[RuntimeInfo]) -> String {

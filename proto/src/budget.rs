@@ -2,11 +2,16 @@
 //! them, so that filling a budget is ENOSPC and never an OOM kill: tmpfs pages are charged to the memory
 //! cgroup that first touches them, hence every budget that a container may write to is part of its limit.
 
-use crate::spec::{Container, SandboxSpec};
+use crate::spec::{Container, Runtime, SandboxSpec};
 use crate::units::{Bytes, KIB, MIB, MilliCpu};
 
 /// Of each container, on top of what it asks for: runtime, kernel stacks, page tables, cgroup accounting.
 const CONTAINER_OVERHEAD: Bytes = Bytes(2 * MIB);
+/// Of each sandbox that runs in a gVisor instance: the kernel, without its program's file, which the page cache
+/// can give back, and the container that holds the instance; measured, with as much again in reserve.
+const INSTANCE_OVERHEAD: Bytes = Bytes(48 * MIB);
+/// Of each of its containers: a file server, and the host's processes that hold its programs' memory.
+const INSTANCE_CONTAINER_OVERHEAD: Bytes = Bytes(12 * MIB);
 /// Kernel memory of one tmpfs inode with its dentry, charged to the creator (rounded up from the slab sizes
 /// of `shmem_inode_cache` and `dentry` on Linux 6.x).
 const INODE_BYTES: u64 = 1_200;
@@ -97,9 +102,16 @@ pub fn container(spec: &SandboxSpec, container: &Container) -> ContainerBudget {
     ContainerBudget { memory_limit, ..own }
 }
 
-/// What admission must find room for.
+/// What admission must find room for. A node's default runtime is not known then: who makes gVisor the default
+/// leaves room for its overhead by `max_alloc_percent`.
 #[must_use]
 pub fn demand(spec: &SandboxSpec) -> Demand {
+    demand_on(spec, spec.runtime)
+}
+
+/// The same on a node where that runtime runs it.
+#[must_use]
+pub fn demand_on(spec: &SandboxSpec, runtime: Option<Runtime>) -> Demand {
     let containers: Bytes = spec
         .containers
         .iter()
@@ -108,7 +120,18 @@ pub fn demand(spec: &SandboxSpec) -> Demand {
     let volumes: Bytes = spec.volumes.iter().map(|v| TmpfsLimit::of(v.size).memory()).sum();
     Demand {
         cpu: spec.containers.iter().map(|c| c.resource.cpu).sum(),
-        memory: containers + volumes,
+        memory: containers + volumes + runtime_overhead(spec, runtime),
+    }
+}
+
+/// What the runtime itself takes while the sandbox runs.
+fn runtime_overhead(spec: &SandboxSpec, runtime: Option<Runtime>) -> Bytes {
+    match runtime {
+        Some(Runtime::Runsc) => {
+            let containers = spec.containers.iter().map(|_| INSTANCE_CONTAINER_OVERHEAD);
+            INSTANCE_OVERHEAD + containers.sum()
+        }
+        Some(Runtime::Native | Runtime::Runc | Runtime::Crun) | None => Bytes(0),
     }
 }
 

@@ -69,3 +69,19 @@ fn container_limit_covers_every_budget_it_may_write_to() {
     assert_eq!(demand.memory, Bytes::mib(32) + all + overhead + overhead);
     assert_eq!(demand.cpu, MilliCpu(1100));
 }
+
+/// An instance of a kernel of its own is memory as well.
+#[test]
+fn gvisor_is_counted_once_and_for_each_container() {
+    let of = |runtime: &str| {
+        let containers = "{name: a, image: x, resource: {cpu: 1, memory: 16Mi}}, \
+                          {name: b, image: x, resource: {cpu: 1, memory: 16Mi}}";
+        demand(&spec(&format!("{{{runtime}containers: [{containers}]}}")))
+    };
+    let plain = of("");
+    assert_eq!(of("runtime: native, "), plain);
+    assert_eq!(of("runtime: runc, "), plain);
+    let gvisor = of("runtime: runsc, ");
+    assert_eq!(gvisor.memory, plain.memory + Bytes::mib(48 + 2 * 12));
+    assert_eq!(gvisor.cpu, plain.cpu);
+}

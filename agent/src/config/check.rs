@@ -118,6 +118,7 @@ pub(super) fn check(given: Settings) -> Result<Config, Vec<Problem>> {
             labels: Labels::from_iter(labels),
             default_runtime,
             start_timeout,
+            gvisor_platform: given.gvisor_platform.unwrap_or_default(),
             max_alloc_percent,
             cpu,
             memory,

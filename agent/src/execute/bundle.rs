@@ -3,16 +3,19 @@
 
 use super::Failure;
 use crate::host::{self, HostSettings};
-use crate::runtime::bundle::{self, BundleInput, Cgroup, Namespaces, Sources};
-use crate::runtime::cgroup::{Cgroups, SandboxLimits, of_container};
+use crate::runtime::bundle::{
+    self, BundleInput, Cgroup, InstanceInput, Membership, Namespaces, Sources, instance_pids,
+};
+use crate::runtime::cgroup::{Cgroups, SandboxLimits, of_container, of_instance};
 use crate::runtime::files::{self, ContainerFiles, SandboxFiles};
 use crate::runtime::image::Image;
 use crate::runtime::namespace::Pins;
+use crate::runtime::process;
 use crate::runtime::{seccomp, user};
 use libcontainer::oci_spec::runtime::LinuxSeccomp;
 use proto::budget;
 use proto::id::Uid;
-use proto::spec::{Container, Profile, SandboxSpec, SecurityOpt};
+use proto::spec::{Container, Profile, Runtime, SandboxSpec, SecurityOpt};
 use proto::wire;
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -58,13 +61,17 @@ pub(super) fn prepare(input: &Input) -> Result<Prepared, Failure> {
         own.push(files::prepare_container(&shared, spec, container, &image.layers)?);
     }
     let files_done = Instant::now();
-    input.cgroups.create(&input.cgroup, &limits(spec))?;
+    let runtime = spec.runtime.unwrap_or(input.settings.default_runtime);
+    input.cgroups.create(&input.cgroup, &limits(spec, runtime))?;
     let cgroup_done = Instant::now();
+    let instance = match runtime {
+        Runtime::Runsc => Some(render_instance(input, &shared)?),
+        Runtime::Native | Runtime::Runc | Runtime::Crun => None,
+    };
     let mut containers = Vec::new();
     for ((container, image), own) in spec.containers.iter().zip(&input.images).zip(&own) {
-        containers.push(render(input, container, image, &shared, own)?);
+        containers.push(render(input, container, image, &shared, own, instance.is_some())?);
     }
-    let runtime = spec.runtime.unwrap_or(input.settings.default_runtime);
     let stages = [
         ("files", files_done - begun),
         ("cgroup", cgroup_done - files_done),
@@ -80,19 +87,56 @@ pub(super) fn prepare(input: &Input) -> Result<Prepared, Failure> {
             // Known when it is started.
             expires_at_boot_ms: 0,
             grace_ms: crate::clock::millis(GRACE),
+            instance,
         },
         timings_ms: stages.map(|(stage, time)| (stage.to_owned(), ms(time))).into(),
     })
 }
 
 /// The sandbox's own limits: its containers' together, and room for the monitor.
-fn limits(spec: &SandboxSpec) -> SandboxLimits {
-    let containers = spec.containers.len() as u64;
-    let mut memory = budget::demand(spec).memory;
+fn limits(spec: &SandboxSpec, runtime: Runtime) -> SandboxLimits {
+    let mut memory = budget::demand_on(spec, Some(runtime)).memory;
     memory.0 = memory.0.saturating_add(MONITOR_MEMORY);
+    let pids = match runtime {
+        Runtime::Runsc => instance_pids(spec.containers.len()),
+        Runtime::Native | Runtime::Runc | Runtime::Crun => spec.containers.len() as u64 * PIDS_PER_CONTAINER,
+    };
     SandboxLimits {
         memory,
-        pids: containers * PIDS_PER_CONTAINER + PIDS_OVERHEAD,
+        pids: pids + PIDS_OVERHEAD,
+    }
+}
+
+/// Makes what the containers run in, for a runtime with a kernel of its own, and writes its OCI spec.
+fn render_instance(input: &Input, shared: &SandboxFiles) -> Result<wire::MonitoredInstance, Failure> {
+    let own = files::prepare_instance(shared)?;
+    let pins = Pins::below(&host::pins(&input.dir));
+    let spec = bundle::render_instance(&InstanceInput {
+        spec: &input.spec,
+        hostname: &input.hostname,
+        namespaces: namespaces(&pins),
+        cgroup: Cgroup {
+            path: &of_instance(&input.cgroup),
+            namespace: true,
+            swap: input.cgroups.swap_accounted(),
+        },
+        rootfs: &own.rootfs,
+        program: files::IDLE,
+    });
+    let path = own.bundle.join("config.json");
+    spec.and_then(|spec| spec.save(&path))
+        .map_err(|source| Failure::SaveSpec { path, source })?;
+    Ok(wire::MonitoredInstance {
+        bundle: text(&own.bundle),
+        platform: input.settings.gvisor_platform.to_string(),
+    })
+}
+
+fn namespaces(pins: &Pins) -> Namespaces<'_> {
+    Namespaces {
+        net: &pins.net,
+        uts: &pins.uts,
+        ipc: &pins.ipc,
     }
 }
 
@@ -103,13 +147,22 @@ fn render(
     image: &Image,
     shared: &SandboxFiles,
     own: &ContainerFiles,
+    in_instance: bool,
 ) -> Result<wire::MonitoredContainer, Failure> {
     let user = user::resolve(&own.rootfs, &image.config.user).map_err(|source| Failure::User {
         container: container.name.clone(),
         source,
     })?;
     let local_seccomp = local_seccomp(&input.settings.profiles, container)?;
-    let cgroup = of_container(&input.cgroup, &container.name);
+    let cgroup = if in_instance {
+        of_instance(&input.cgroup)
+    } else {
+        of_container(&input.cgroup, &container.name)
+    };
+    let membership = Membership {
+        holder: process::INSTANCE,
+        containers: input.spec.containers.len(),
+    };
     let pins = Pins::below(&host::pins(&input.dir));
     let spec = bundle::render(&BundleInput {
         container,
@@ -117,16 +170,13 @@ fn render(
         user: &user,
         budget: &budget::container(&input.spec, container),
         hostname: &input.hostname,
-        namespaces: Namespaces {
-            net: &pins.net,
-            uts: &pins.uts,
-            ipc: &pins.ipc,
-        },
+        namespaces: namespaces(&pins),
         cgroup: Cgroup {
             path: &cgroup,
             namespace: true,
             swap: input.cgroups.swap_accounted(),
         },
+        instance: in_instance.then_some(membership),
         sources: Sources {
             rootfs: &own.rootfs,
             tmp: &own.tmp,

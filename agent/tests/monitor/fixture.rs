@@ -1,36 +1,61 @@
 //! A sandbox of real parts around a monitor: folder, overlays, namespaces and cgroups; only the network and the
 //! images are left out. All of it goes when it is dropped.
 
-use agent::runtime::bundle::{self, BundleInput, Namespaces, Sources, available_capabilities};
+use agent::runtime::bundle::{
+    self, BundleInput, InstanceInput, Membership, Namespaces, Sources, available_capabilities,
+};
 use agent::runtime::cgroup::{self, Cgroups, SandboxLimits};
 use agent::runtime::files::{self, ContainerFiles, SandboxFiles};
 use agent::runtime::image::ImageConfig;
+use agent::runtime::logs::{self, Query, Source};
 use agent::runtime::monitor::{self, Launch, Monitor};
-use agent::runtime::namespace;
 use agent::runtime::user::User;
+use agent::runtime::{namespace, process};
+use futures::StreamExt;
 use proto::budget;
 use proto::spec::{Container, Manifest, SandboxSpec};
 use proto::units::Bytes;
 use proto::wire::{self, MonitorState};
+use std::io::Write;
 use std::net::Ipv4Addr;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
+use std::sync::Once;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 use tempfile::TempDir;
-use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio_util::sync::CancellationToken;
 
 /// Longer than anything takes on a machine under heavy load.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 /// Of the sandboxes' own end; the tests' programs end at once or never.
 pub(crate) const GRACE: Duration = Duration::from_millis(500);
 
-const COMMANDS: [&str; 17] = [
-    "cat", "dd", "echo", "false", "grep", "head", "id", "kill", "ln", "ls", "mount", "sh", "sleep", "tail",
-    "touch", "true", "yes",
+const COMMANDS: [&str; 21] = [
+    "cat", "dd", "echo", "false", "grep", "head", "hostname", "id", "kill", "ln", "ls", "mkfifo", "mount",
+    "rm", "sh", "sleep", "stat", "tail", "touch", "true", "yes",
 ];
 
 static NEXT: AtomicU32 = AtomicU32::new(0);
+
+/// `native` always is. Tells it once of each that is not: a test that leaves something out must not look whole.
+pub(crate) fn is_installed(runtime: wire::Runtime) -> bool {
+    static TOLD: Once = Once::new();
+    let program = match runtime {
+        wire::Runtime::Unspecified | wire::Runtime::Native => return true,
+        wire::Runtime::Runc => "runc",
+        wire::Runtime::Crun => "crun",
+        wire::Runtime::Runsc => "runsc",
+    };
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let is_there = std::env::split_paths(&path).any(|folder| folder.join(program).exists());
+    if !is_there {
+        // Past the capture of a test's output.
+        let line = format!("NOT RUN with {program}: it is not installed\n");
+        TOLD.call_once(|| std::io::stderr().write_all(line.as_bytes()).expect("stderr"));
+    }
+    is_there
+}
 
 pub(crate) struct Sandbox {
     pub folder: TempDir,
@@ -87,13 +112,19 @@ impl Sandbox {
         self.cgroups.prepare_parent(&self.parent).expect("a cgroup");
         let limits = SandboxLimits {
             memory: Bytes(1 << 30),
-            pids: 512,
+            pids: 32_768,
         };
         self.cgroups.create(&self.cgroup, &limits).expect("a cgroup");
+        if self.spec.runtime() == wire::Runtime::Runsc {
+            self.render_instance(sandbox, &pins);
+        }
         for container in &sandbox.containers {
             let layers = [layer.clone()];
             let own = files::prepare_container(&self.files, sandbox, container, &layers).expect("prepared");
-            let cgroup = cgroup::of_container(&self.cgroup, &container.name);
+            let cgroup = match self.spec.instance {
+                Some(_) => cgroup::of_instance(&self.cgroup),
+                None => cgroup::of_container(&self.cgroup, &container.name),
+            };
             self.render(sandbox, container, &own, &pins, &cgroup);
             self.spec.containers.push(wire::MonitoredContainer {
                 name: container.name.to_string(),
@@ -102,6 +133,28 @@ impl Sandbox {
                 logs: own.logs.display().to_string(),
             });
         }
+    }
+
+    fn render_instance(&mut self, sandbox: &SandboxSpec, pins: &namespace::Pins) {
+        let own = files::prepare_instance(&self.files).expect("prepared");
+        let rendered = bundle::render_instance(&InstanceInput {
+            spec: sandbox,
+            hostname: "box",
+            namespaces: namespaces(pins),
+            cgroup: bundle::Cgroup {
+                path: &cgroup::of_instance(&self.cgroup),
+                namespace: true,
+                swap: self.cgroups.swap_accounted(),
+            },
+            rootfs: &own.rootfs,
+            program: files::IDLE,
+        });
+        let config = own.bundle.join("config.json");
+        rendered.expect("rendered").save(config).expect("saved");
+        self.spec.instance = Some(wire::MonitoredInstance {
+            bundle: own.bundle.display().to_string(),
+            platform: "systrap".to_owned(),
+        });
     }
 
     fn render(
@@ -123,16 +176,16 @@ impl Sandbox {
             },
             budget: &budget::container(sandbox, container),
             hostname: "box",
-            namespaces: Namespaces {
-                net: &pins.net,
-                uts: &pins.uts,
-                ipc: &pins.ipc,
-            },
+            namespaces: namespaces(pins),
             cgroup: bundle::Cgroup {
                 path: cgroup,
                 namespace: true,
                 swap: self.cgroups.swap_accounted(),
             },
+            instance: self.spec.instance.as_ref().map(|_| Membership {
+                holder: process::INSTANCE,
+                containers: sandbox.containers.len(),
+            }),
             sources: Sources {
                 rootfs: &own.rootfs,
                 tmp: &own.tmp,
@@ -180,23 +233,28 @@ impl Sandbox {
         volume.join(name)
     }
 
-    /// The first line that a container writes to the FIFO `name` of the volume.
-    pub(crate) async fn hear(&self, name: &str) -> String {
-        // Opened for both, or it would have ended before a container has opened it.
-        let mut options = tokio::net::unix::pipe::OpenOptions::new();
-        let fifo = options.read_write(true).open_receiver(self.in_volume(name));
-        let mut fifo = BufReader::new(fifo.expect("a FIFO"));
-        let mut line = String::new();
-        let heard = tokio::time::timeout(PATIENCE, fifo.read_line(&mut line)).await;
-        heard.expect("heard in time").expect("read");
-        line
-    }
-
-    pub(crate) fn make_fifo(&self, name: &str) {
-        let path = self.in_volume(name);
-        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::from_bits_truncate(0o666)).expect("made");
-        let open = std::os::unix::fs::PermissionsExt::from_mode(0o666);
-        std::fs::set_permissions(&path, open).expect("opened");
+    /// Waits until a container has written the line.
+    pub(crate) async fn said(&self, container: &str, line: &str) {
+        let source = Source {
+            container: container.parse().expect("a name"),
+            dir: self.files.dir.join("logs").join(container),
+        };
+        let query = Query {
+            follow: true,
+            ..Query::default()
+        };
+        let lines = logs::read(vec![source], query, CancellationToken::new());
+        let mut lines = std::pin::pin!(lines);
+        let found = async {
+            while let Some(next) = lines.next().await {
+                let lines = next.expect("read");
+                if lines.iter().any(|said| said.text == line.as_bytes()) {
+                    return;
+                }
+            }
+            panic!("{container} has not said {line:?}");
+        };
+        tokio::time::timeout(PATIENCE, found).await.expect("said in time");
     }
 
     /// The text of a container's log lines on one stream, in order, over all files.
@@ -226,6 +284,12 @@ impl Sandbox {
     /// By all of it together, tmpfs included.
     pub(crate) fn memory_used(&self) -> u64 {
         self.cgroups.usage(&self.cgroup).expect("read").memory_bytes
+    }
+
+    /// Cpu time of the group that limits the container.
+    pub(crate) fn cpu_time(&self, container: usize) -> Duration {
+        let group = Path::new(&self.spec.containers[container].cgroup);
+        Duration::from_micros(self.cgroups.usage(group).expect("a cgroup").cpu_usec)
     }
 
     /// What a monitor that has ended must not have left.
@@ -271,16 +335,28 @@ impl Drop for Sandbox {
     }
 }
 
+fn namespaces(pins: &namespace::Pins) -> Namespaces<'_> {
+    Namespaces {
+        net: &pins.net,
+        uts: &pins.uts,
+        ipc: &pins.ipc,
+    }
+}
+
 fn parse(containers: &str) -> SandboxSpec {
     let mut text = String::from(
         "apiVersion: sandboxd.o/v1\nkind: Sandbox\nid: s\nspec:\n  \
          volumes: [{name: v, ephemeral_storage: 1Mi}]\n  containers:\n",
     );
     for container in containers.lines().map(str::trim).filter(|line| !line.is_empty()) {
-        text += &format!(
-            "  - {{image: i, resource: {{cpu: 500m, memory: 16Mi, ephemeral_storage: 1Mi}}, \
-             volume_mounts: [{{name: v, mount_path: /v}}], {container}}}\n"
-        );
+        // What a line has itself counts.
+        let defaults = [
+            ("resource:", "{cpu: 500m, memory: 16Mi, ephemeral_storage: 1Mi}"),
+            ("volume_mounts:", "[{name: v, mount_path: /v}]"),
+        ];
+        let missing = defaults.iter().filter(|(key, _)| !container.contains(key));
+        let missing: String = missing.map(|(key, value)| format!("{key} {value}, ")).collect();
+        text += &format!("  - {{image: i, {missing}{container}}}\n");
     }
     match proto::manifest::parse(&text).expect("a manifest").remove(0) {
         Manifest::Sandbox { spec, .. } => spec,
@@ -290,9 +366,12 @@ fn parse(containers: &str) -> SandboxSpec {
 
 fn make_layer(layer: &Path) {
     let bin = layer.join("bin");
-    for folder in [&bin, &layer.join("etc")] {
+    let open = layer.join("open");
+    for folder in [&bin, &layer.join("etc"), &open] {
         std::fs::create_dir_all(folder).expect("made");
     }
+    let anyone = std::os::unix::fs::PermissionsExt::from_mode(0o1777);
+    std::fs::set_permissions(&open, anyone).expect("opened");
     std::fs::copy("/bin/busybox", bin.join("busybox")).expect("busybox-static is installed");
     for command in COMMANDS {
         symlink("busybox", bin.join(command)).expect("linked");

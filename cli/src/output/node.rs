@@ -64,8 +64,8 @@ pub(super) fn row(node: &NodeDocument, now: Timestamp, wide: bool) -> Vec<String
 }
 
 fn runtimes(node: &NodeDocument) -> String {
-    let names: Vec<&str> = node.runtimes.iter().map(|r| r.runtime.as_str()).collect();
-    or_dash(&names.join(","))
+    let one = |r: &proto::status::RuntimeInfo| format!("{} {}", r.runtime, r.version);
+    or_dash(&node.runtimes.iter().map(one).collect::<Vec<_>>().join(", "))
 }
 
 /// Whole mebibytes, so that the two halves of a cell compare at a glance.

@@ -4,6 +4,7 @@
 mod agents;
 mod copy;
 mod forward;
+mod gvisor;
 mod isolation;
 mod lifecycle;
 mod logs;

@@ -7,10 +7,12 @@
 //! | `capability` | which capabilities it holds |
 //! | `mounts` | what it sees where |
 //! | `resources` | what its cgroup allows |
+//! | `instance` | what all containers of a sandbox run in, with a runtime that has its own kernel |
 //!
 //! The step that makes a container calls [`render`] once its root filesystem is mounted.
 
 mod capability;
+mod instance;
 mod mounts;
 mod process;
 mod resources;
@@ -18,6 +20,7 @@ mod resources;
 #[cfg(test)]
 pub(crate) use capability::every_capability;
 pub use capability::{CapabilityError, available_capabilities};
+pub use instance::{InstanceInput, instance_pids, render_instance};
 pub use mounts::tmpfs_mode;
 
 use super::image::ImageConfig;
@@ -77,6 +80,8 @@ pub struct BundleInput<'a> {
     pub hostname: &'a str,
     pub namespaces: Namespaces<'a>,
     pub cgroup: Cgroup<'a>,
+    /// Where the runtime has its own kernel.
+    pub instance: Option<Membership<'a>>,
     pub sources: Sources<'a>,
     /// The profile of `seccomp=localhost/<name>`, from [`seccomp::load`].
     pub local_seccomp: Option<&'a LinuxSeccomp>,
@@ -94,6 +99,15 @@ pub struct Namespaces<'a> {
     pub net: &'a Path,
     pub uts: &'a Path,
     pub ipc: &'a Path,
+}
+
+/// A container's part in the instance of a kernel that its sandbox has for itself; see [`render_instance`].
+#[derive(Debug, Clone, Copy)]
+pub struct Membership<'a> {
+    /// The container that holds the instance.
+    pub holder: &'a str,
+    /// How many containers there are beside the holder.
+    pub containers: usize,
 }
 
 /// Where the container is accounted, and what this node's cgroups can do.
@@ -180,6 +194,12 @@ pub fn render(input: &BundleInput<'_>) -> Result<Spec, BundleError> {
                 .linux(linux)
                 .build()
         })
+        .map(|mut spec| {
+            if let Some(membership) = input.instance {
+                spec.set_annotations(Some(instance::annotations_of_member(membership.holder)));
+            }
+            spec
+        })
         .map_err(assemble(input))
 }
 
@@ -200,7 +220,6 @@ fn linux(input: &BundleInput<'_>, capabilities: &Capabilities) -> Result<Linux, 
     let mut linux = Linux::default();
     linux
         .set_namespaces(Some(namespaces(input)?))
-        .set_cgroups_path(Some(input.cgroup.path.to_owned()))
         .set_resources(Some(resources::render(input)?))
         .set_seccomp(seccomp_of(input, capabilities)?)
         .set_sysctl(Some(sysctls))
@@ -209,6 +228,9 @@ fn linux(input: &BundleInput<'_>, capabilities: &Capabilities) -> Result<Linux, 
         .set_devices(None)
         .set_uid_mappings(None)
         .set_gid_mappings(None);
+    // The limits of an instance's containers are those of the instance.
+    let own_cgroup = input.instance.is_none().then(|| input.cgroup.path.to_owned());
+    linux.set_cgroups_path(own_cgroup);
     Ok(linux)
 }
 

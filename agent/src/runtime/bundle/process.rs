@@ -1,6 +1,6 @@
 //! The container's first process: what it runs, as whom, with which environment and limits.
 
-use super::{BundleError, BundleInput, assemble};
+use super::{BundleError, BundleInput, assemble, resources};
 use libcontainer::oci_spec::OciSpecError;
 use libcontainer::oci_spec::runtime::{
     Capabilities, LinuxCapabilitiesBuilder, PosixRlimit, PosixRlimitBuilder, PosixRlimitType, Process,
@@ -40,7 +40,7 @@ pub(super) fn render(input: &BundleInput<'_>, capabilities: &Capabilities) -> Re
             .env(env)
             .cwd(cwd)
             .capabilities(sets)
-            .rlimits(limits(input.open_files)?);
+            .rlimits(limits(input)?);
         let mut process = match apparmor {
             Some(profile) => process.apparmor_profile(profile).build()?,
             None => process.build()?,
@@ -118,8 +118,8 @@ fn without_nul(
 }
 
 /// Only ever at or below the agent's own hard limits: raising those takes CAP_SYS_RESOURCE.
-fn limits(open_files: u64) -> Result<Vec<PosixRlimit>, OciSpecError> {
-    let hard = open_files.min(MAX_OPEN_FILES);
+fn limits(input: &BundleInput<'_>) -> Result<Vec<PosixRlimit>, OciSpecError> {
+    let hard = input.open_files.min(MAX_OPEN_FILES);
     let limit = |kind, soft: u64, hard: u64| {
         PosixRlimitBuilder::default()
             .typ(kind)
@@ -127,11 +127,17 @@ fn limits(open_files: u64) -> Result<Vec<PosixRlimit>, OciSpecError> {
             .hard(hard)
             .build()
     };
-    Ok(vec![
+    let mut limits = vec![
         limit(PosixRlimitType::RlimitNofile, hard.min(OPEN_FILES), hard)?,
         // A core file would only fill the container's budget.
         limit(PosixRlimitType::RlimitCore, 0, 0)?,
-    ])
+    ];
+    if let Some(membership) = input.instance {
+        // The host's control groups count no process of an instance. It counts them itself, by user.
+        let processes = resources::PIDS * membership.containers as u64;
+        limits.push(limit(PosixRlimitType::RlimitNproc, processes, processes)?);
+    }
+    Ok(limits)
 }
 
 fn no_new_privileges(input: &BundleInput<'_>) -> bool {

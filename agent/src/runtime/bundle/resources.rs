@@ -4,12 +4,12 @@ use super::{BundleError, BundleInput, assemble};
 use libcontainer::oci_spec::OciSpecError;
 use libcontainer::oci_spec::runtime::{
     LinuxCpu, LinuxCpuBuilder, LinuxDeviceCgroup, LinuxDeviceCgroupBuilder, LinuxDeviceType, LinuxMemory,
-    LinuxMemoryBuilder, LinuxPidsBuilder, LinuxResources, LinuxResourcesBuilder,
+    LinuxMemoryBuilder, LinuxPids, LinuxPidsBuilder, LinuxResources, LinuxResourcesBuilder,
 };
-use proto::units::MilliCpu;
+use proto::units::{Bytes, MilliCpu};
 
 /// Processes and threads of one container.
-const PIDS: i64 = 1_024;
+pub(super) const PIDS: u64 = 1_024;
 /// The kernel's own period: cpu time is given out anew this often.
 const PERIOD_US: u64 = 100_000;
 /// The kernel's longest period, for shares that would be less than [`MIN_QUOTA_US`] in the usual one.
@@ -36,27 +36,33 @@ const DEVICES: [(i64, Option<i64>); 8] = [
 pub(super) fn render(input: &BundleInput<'_>) -> Result<LinuxResources, BundleError> {
     let build = || {
         LinuxResourcesBuilder::default()
-            .memory(memory(input)?)
+            .memory(memory(input.budget.memory_limit, input.cgroup.swap)?)
             .cpu(cpu(input.container.resource.cpu)?)
-            .pids(LinuxPidsBuilder::default().limit(PIDS).build()?)
+            .pids(pids(PIDS)?)
             .devices(devices()?)
             .build()
     };
     build().map_err(assemble(input))
 }
 
-fn memory(input: &BundleInput<'_>) -> Result<LinuxMemory, OciSpecError> {
-    let limit = i64::try_from(input.budget.memory_limit.0).unwrap_or(i64::MAX);
+pub(super) fn pids(limit: u64) -> Result<LinuxPids, OciSpecError> {
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    LinuxPidsBuilder::default().limit(limit).build()
+}
+
+/// `swap`: it is accounted, so that it can be limited.
+pub(super) fn memory(limit: Bytes, swap: bool) -> Result<LinuxMemory, OciSpecError> {
+    let limit = i64::try_from(limit.0).unwrap_or(i64::MAX);
     let memory = LinuxMemoryBuilder::default().limit(limit);
     // Memory and swap together at the same limit: no swap.
-    if input.cgroup.swap {
+    if swap {
         memory.swap(limit).build()
     } else {
         memory.build()
     }
 }
 
-fn cpu(cpu: MilliCpu) -> Result<LinuxCpu, OciSpecError> {
+pub(super) fn cpu(cpu: MilliCpu) -> Result<LinuxCpu, OciSpecError> {
     let in_period = |period: u64| cpu.0.saturating_mul(period) / 1_000;
     let period = if in_period(PERIOD_US) < MIN_QUOTA_US {
         LONG_PERIOD_US

@@ -91,6 +91,13 @@ pub fn of_monitor(sandbox: &Path) -> PathBuf {
     sandbox.join("monitor")
 }
 
+/// The group of the instance that all containers of a sandbox run in, below that of the sandbox, where its
+/// runtime has such a thing; it is made by that.
+#[must_use]
+pub fn of_instance(sandbox: &Path) -> PathBuf {
+    sandbox.join("instance")
+}
+
 impl Cgroups {
     /// Finds out what this machine has.
     ///

@@ -8,6 +8,8 @@
 //!                   tmpfs-<n>/  a tmpfs each that has a size of its own
 //!                   rootfs/  the overlay
 //!                   bundle/  for the OCI spec
+//! instance/rootfs/           of the container that holds a gVisor instance
+//!          bundle/           for its OCI spec
 //! etc/                       hosts, hostname, resolv.conf
 //! logs/<name>/               stays until the sandbox is deleted
 //! ```
@@ -15,9 +17,11 @@
 //! Containers see parts of this, never the folder itself: what they can change is on the mounts only, so
 //! that nothing here follows a link of theirs. Knows nothing of `ns/`, `monitor/` and processes. Called by `execute`.
 
+mod instance;
 mod prepare;
 mod release;
 
+pub use instance::{IDLE, InstanceFiles, prepare_instance};
 pub use prepare::{prepare_container, prepare_sandbox};
 pub use release::{release, remove};
 
@@ -30,6 +34,7 @@ use std::path::{Path, PathBuf};
 
 const VOLUMES: &str = "volumes";
 const CONTAINERS: &str = "containers";
+const INSTANCE: &str = "instance";
 const ETC: &str = "etc";
 const LOGS: &str = "logs";
 

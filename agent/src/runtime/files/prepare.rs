@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 /// A place for everyone, as `/tmp` is.
 const OPEN: u32 = 0o1777;
 /// No user of the node has business in there.
-const PRIVATE: u32 = 0o700;
+pub(super) const PRIVATE: u32 = 0o700;
 /// Any user of a container may read these.
 const READABLE: u32 = 0o644;
 
@@ -163,7 +163,7 @@ fn make_all(path: &Path) -> Result<(), FilesError> {
 }
 
 /// The process' mask has no say in the mode.
-fn make_folder(path: &Path, mode: u32) -> Result<(), FilesError> {
+pub(super) fn make_folder(path: &Path, mode: u32) -> Result<(), FilesError> {
     let made = DirBuilder::new().mode(PRIVATE).create(path);
     made.and_then(|()| fs::set_permissions(path, Permissions::from_mode(mode)))
         .map_err(unmade(path))
@@ -177,7 +177,7 @@ fn make_file(folder: &Path, name: &str, text: &str) -> Result<PathBuf, FilesErro
     Ok(path)
 }
 
-fn unmade(path: &Path) -> impl FnOnce(io::Error) -> FilesError + use<'_> {
+pub(super) fn unmade(path: &Path) -> impl FnOnce(io::Error) -> FilesError + use<'_> {
     move |source| FilesError::Make {
         path: path.to_owned(),
         source,

@@ -1,7 +1,7 @@
 //! Takes away what was made for a sandbox, whatever of it is there: after its end, after an attempt that was
 //! killed, after a reboot. Idempotent; one failure never keeps the rest from being done.
 
-use super::{CONTAINERS, ETC, FilesError, VOLUMES};
+use super::{CONTAINERS, ETC, FilesError, INSTANCE, VOLUMES};
 use crate::runtime::mount::{MountError, unmount_below};
 use crate::runtime::rooted::Root;
 use nix::errno::Errno;
@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 /// Ends all mounts and removes what was for them; keeps `logs/`, `monitor/` and what others have made.
 #[must_use]
 pub fn release(dir: &Path) -> Vec<FilesError> {
-    take_away(dir, &[CONTAINERS, VOLUMES, ETC].map(PathBuf::from))
+    take_away(dir, &[CONTAINERS, VOLUMES, INSTANCE, ETC].map(PathBuf::from))
 }
 
 /// Removes the folder with all that is in it.

@@ -1,6 +1,6 @@
 //! Which runtimes a node has. Asked once, when an agent starts.
 
-use super::program;
+use super::{program, runsc};
 use proto::spec::Runtime;
 use proto::status::RuntimeInfo;
 use std::process::Stdio;
@@ -18,9 +18,9 @@ pub async fn runtimes() -> Vec<RuntimeInfo> {
     let asked = Runtime::ALL.map(|runtime| async move {
         let version = match runtime {
             Runtime::Native => Some(format!("libcontainer {LIBCONTAINER}")),
-            Runtime::Runc | Runtime::Crun => ask(runtime).await,
-            // It can't have the namespaces of its sandbox made by us.
-            Runtime::Runsc => None,
+            Runtime::Runc | Runtime::Crun => ask(runtime, &[]).await,
+            // One that does not know the flags is too old.
+            Runtime::Runsc => ask(runtime, &runsc::FLAGS).await,
         };
         version.map(|version| RuntimeInfo { runtime, version })
     });
@@ -32,9 +32,13 @@ pub async fn runtimes() -> Vec<RuntimeInfo> {
 }
 
 /// `None`: it is not there, or does not work. It is run as it would be for a container.
-async fn ask(runtime: Runtime) -> Option<String> {
+async fn ask(runtime: Runtime, flags: &[&str]) -> Option<String> {
     let mut command = Command::from(program::command(runtime));
-    command.arg("--version").stdout(Stdio::piped()).kill_on_drop(true);
+    command
+        .args(flags)
+        .arg("--version")
+        .stdout(Stdio::piped())
+        .kill_on_drop(true);
     let output = match tokio::time::timeout(PATIENCE, command.output()).await {
         Ok(Ok(output)) if output.status.success() => output,
         Ok(Err(fault)) if fault.kind() == std::io::ErrorKind::NotFound => return None,

@@ -1,4 +1,6 @@
 //! `runc`, and the runtimes that have its command line. Each step is one short-lived process.
+//!
+//! `runc` and `crun` are this and nothing else; `runsc` runs its steps by it.
 
 use super::program;
 use super::words::Words;
@@ -9,29 +11,39 @@ use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use proto::spec;
 use std::io;
+use std::io::Read;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
 
 /// One program, with its state below a folder.
 pub(super) struct CommandLine {
     runtime: spec::Runtime,
     root: PathBuf,
+    /// Before each step.
+    flags: Vec<String>,
     words: Words,
 }
 
 impl CommandLine {
-    pub(super) fn new(runtime: spec::Runtime, root: &Path, log: &Path) -> Self {
+    pub(super) fn new(runtime: spec::Runtime, flags: Vec<String>, root: &Path, log: &Path) -> Self {
         Self {
             runtime,
             root: root.to_owned(),
+            flags,
             words: Words::of(log),
         }
+    }
+
+    pub(super) fn root(&self) -> &Path {
+        &self.root
     }
 
     fn command(&self, step: &str) -> Command {
         let mut command = program::command(self.runtime);
         command
+            .args(&self.flags)
             .arg("--root")
             .arg(&self.root)
             .arg("--log")
@@ -40,22 +52,60 @@ impl CommandLine {
         command
     }
 
-    fn run(&mut self, act: &'static str, container: &str, mut command: Command) -> Result<(), RuntimeError> {
-        self.words.begin();
-        let run = |source| RuntimeError::Run {
+    /// What a step says on its standard output, within `patience`; less than what a pipe holds.
+    pub(super) fn ask(
+        &mut self,
+        step: &'static str,
+        container: &str,
+        patience: Duration,
+    ) -> Result<String, RuntimeError> {
+        let mut command = self.command(step);
+        let (mut reader, writer) = io::pipe().map_err(|source| self.not_run(source))?;
+        command.arg(container).stdout(Stdio::from(writer));
+        self.run(step, container, command, patience)?;
+        let mut said = String::new();
+        reader
+            .read_to_string(&mut said)
+            .map_err(|source| self.not_run(source))?;
+        Ok(said)
+    }
+
+    /// With the output of a container that was not told of it before.
+    pub(super) fn start_with(&mut self, id: &str, output: Option<Output>) -> Result<(), RuntimeError> {
+        let mut command = self.command("start");
+        command.arg(id);
+        if let Some(output) = output {
+            command.stdout(output.stdout).stderr(output.stderr);
+        }
+        self.run("start", id, command, PATIENCE)
+    }
+
+    fn not_run(&self, source: io::Error) -> RuntimeError {
+        RuntimeError::Run {
             program: self.runtime.to_string(),
             source,
-        };
-        let mut child = command.spawn().map_err(run)?;
+        }
+    }
+
+    fn run(
+        &mut self,
+        act: &'static str,
+        container: &str,
+        mut command: Command,
+        patience: Duration,
+    ) -> Result<(), RuntimeError> {
+        self.words.begin();
+        let mut child = command.spawn().map_err(|source| self.not_run(source))?;
         // Closes the container's pipes.
         drop(command);
-        let status = match finish(&mut child).map_err(run)? {
+        let status = match finish(&mut child, patience).map_err(|source| self.not_run(source))? {
             Some(status) => status,
             None => {
                 return Err(RuntimeError::Hangs {
                     act,
                     container: container.to_owned(),
                     program: self.runtime.to_string(),
+                    patience,
                 });
             }
         };
@@ -75,7 +125,7 @@ impl CommandLine {
 }
 
 impl Runtime for CommandLine {
-    fn create(&mut self, container: Container<'_>, output: Output) -> Result<Pid, RuntimeError> {
+    fn create(&mut self, container: Container<'_>, output: Output) -> Result<Option<Pid>, RuntimeError> {
         let pid_file = self.root.join(format!("{}.pid", container.id));
         let mut command = self.command("create");
         command
@@ -86,7 +136,7 @@ impl Runtime for CommandLine {
             .arg(container.id)
             .stdout(output.stdout)
             .stderr(output.stderr);
-        self.run("create", container.id, command)?;
+        self.run("create", container.id, command, PATIENCE)?;
         let read = |source| RuntimeError::Read {
             path: pid_file.clone(),
             source,
@@ -94,36 +144,35 @@ impl Runtime for CommandLine {
         let text = std::fs::read_to_string(&pid_file).map_err(read)?;
         std::fs::remove_file(&pid_file).map_err(read)?;
         match text.trim().parse() {
-            Ok(pid) => Ok(Pid::from_raw(pid)),
+            Ok(pid) => Ok(Some(Pid::from_raw(pid))),
             Err(_) => Err(RuntimeError::Malformed { path: pid_file, text }),
         }
     }
 
-    fn start(&mut self, id: &str) -> Result<(), RuntimeError> {
-        let mut command = self.command("start");
-        command.arg(id);
-        self.run("start", id, command)
+    fn start(&mut self, id: &str) -> Result<Option<Pid>, RuntimeError> {
+        self.start_with(id, None)?;
+        Ok(None)
     }
 
     fn kill(&mut self, id: &str, signal: Signal) -> Result<(), RuntimeError> {
         let mut command = self.command("kill");
         command.arg(id).arg((signal as i32).to_string());
-        self.run("signal", id, command)
+        self.run("signal", id, command, PATIENCE)
     }
 
     fn delete(&mut self, id: &str) -> Result<(), RuntimeError> {
         let mut command = self.command("delete");
         command.args(["--force", id]);
-        self.run("delete", id, command)
+        self.run("delete", id, command, PATIENCE)
     }
 }
 
 /// `None`: it did not end in time, and was killed.
-fn finish(child: &mut Child) -> io::Result<Option<ExitStatus>> {
+fn finish(child: &mut Child, patience: Duration) -> io::Result<Option<ExitStatus>> {
     let pid = i32::try_from(child.id()).map_err(io::Error::other)?;
     let process = PidFd::open(Pid::from_raw(pid))?;
     let mut polled = [PollFd::new(process.as_fd(), PollFlags::POLLIN)];
-    let timeout = PollTimeout::try_from(PATIENCE).unwrap_or(PollTimeout::MAX);
+    let timeout = PollTimeout::try_from(patience).unwrap_or(PollTimeout::MAX);
     if poll(&mut polled, timeout)? == 0 {
         child.kill()?;
         child.wait()?;

@@ -8,6 +8,7 @@
 //! | `native` | the built-in one: libcontainer, in process |
 //! | `executor` | the last step of `native` in the container, and word of how it went |
 //! | `cli` | `runc` and those that have its command line |
+//! | `runsc` | gVisor: all containers of a sandbox in one instance of its kernel |
 //! | `program` | how such a program is run |
 //! | `words` | what a runtime says where it fails |
 
@@ -16,10 +17,13 @@ mod cli;
 mod executor;
 mod native;
 mod program;
+mod runsc;
 mod words;
 
 pub use available::runtimes;
+pub use runsc::INSTANCE;
 
+use crate::runtime::sys::wait::Ended;
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use proto::spec;
@@ -58,11 +62,12 @@ pub enum RuntimeError {
         container: String,
         words: String,
     },
-    #[error("cannot {act} container {container}: {program} did not return within {} s", PATIENCE.as_secs())]
+    #[error("cannot {act} container {container}: {program} did not return within {} s", patience.as_secs())]
     Hangs {
         act: &'static str,
         container: String,
         program: String,
+        patience: Duration,
     },
     #[error("cannot run {program}: {source}")]
     Run { program: String, source: io::Error },
@@ -72,6 +77,10 @@ pub enum RuntimeError {
     Make { path: PathBuf, source: io::Error },
     #[error("{} is no number of a process: {text:?}", path.display())]
     Malformed { path: PathBuf, text: String },
+    #[error("there is no bundle for the instance that {0} runs containers in")]
+    NoInstance(spec::Runtime),
+    #[error("cannot remove {}: {source}", path.display())]
+    Remove { path: PathBuf, source: io::Error },
 }
 
 impl RuntimeError {
@@ -84,26 +93,39 @@ impl RuntimeError {
             | Self::Run { .. }
             | Self::Read { .. }
             | Self::Make { .. }
-            | Self::Malformed { .. } => false,
+            | Self::Malformed { .. }
+            | Self::NoInstance(_)
+            | Self::Remove { .. } => false,
         }
     }
 }
 
-/// What makes, starts, signals and removes containers. Their first processes are children of the caller, or
-/// become such because it is a subreaper (`PR_SET_CHILD_SUBREAPER`); who calls waits for them.
+/// What all containers of a sandbox run in, for a runtime that has such a thing.
+#[derive(Debug, Clone, Copy)]
+pub struct Instance<'a> {
+    /// The folder of `config.json`.
+    pub bundle: &'a Path,
+    /// How system calls are intercepted, such as `systrap`.
+    pub platform: &'a str,
+}
+
+/// What makes, starts, signals and removes containers. Each has a process that stands for it: its first one, or
+/// one on the host that ends right after it. They are children of the caller, or become such because it is a
+/// subreaper (`PR_SET_CHILD_SUBREAPER`); who calls waits for them.
 pub trait Runtime {
     /// Makes the container up to, but not including, the start of its program. Leaves nothing where it fails,
     /// but maybe children to wait for. May leave the caller with the container's `oom_score_adj`.
+    /// Gives the container's process, if it has one before it is started.
     ///
     /// # Errors
     /// [`RuntimeError`].
-    fn create(&mut self, container: Container<'_>, output: Output) -> Result<Pid, RuntimeError>;
+    fn create(&mut self, container: Container<'_>, output: Output) -> Result<Option<Pid>, RuntimeError>;
 
-    /// Starts its program.
+    /// Starts its program. Gives the container's process, if it had none before.
     ///
     /// # Errors
-    /// [`RuntimeError`]; its first process has ended then, or is about to, unless it hangs.
-    fn start(&mut self, id: &str) -> Result<(), RuntimeError>;
+    /// [`RuntimeError`]; its process, if any, has ended then, or is about to, unless it hangs.
+    fn start(&mut self, id: &str) -> Result<Option<Pid>, RuntimeError>;
 
     /// Signals the first process of one that was created and has not been waited for.
     ///
@@ -116,21 +138,44 @@ pub trait Runtime {
     /// # Errors
     /// [`RuntimeError`].
     fn delete(&mut self, id: &str) -> Result<(), RuntimeError>;
+
+    /// How the container has ended whose process was waited for and ended in the way of `process`.
+    fn ended(&mut self, id: &str, process: Ended) -> Ended {
+        let _ = id;
+        process
+    }
+
+    /// Ends what the containers shared, once all are deleted. Idempotent.
+    ///
+    /// # Errors
+    /// [`RuntimeError`].
+    fn close(&mut self) -> Result<(), RuntimeError> {
+        Ok(())
+    }
 }
 
 /// The runtime `kind`. Keeps its state below `root`, which is its own, and writes to the file `log`.
 ///
 /// # Errors
-/// [`RuntimeError::Make`].
-pub fn open(kind: spec::Runtime, root: &Path, log: &Path) -> Result<Box<dyn Runtime>, RuntimeError> {
+/// [`RuntimeError::Make`], [`RuntimeError::NoInstance`].
+pub fn open(
+    kind: spec::Runtime,
+    instance: Option<Instance<'_>>,
+    root: &Path,
+    log: &Path,
+) -> Result<Box<dyn Runtime>, RuntimeError> {
     std::fs::create_dir_all(root).map_err(|source| RuntimeError::Make {
         path: root.to_owned(),
         source,
     })?;
     Ok(match kind {
         spec::Runtime::Native => Box::new(native::Native::open(root, log)?),
-        spec::Runtime::Runc | spec::Runtime::Crun | spec::Runtime::Runsc => {
-            Box::new(cli::CommandLine::new(kind, root, log))
+        spec::Runtime::Runc | spec::Runtime::Crun => {
+            Box::new(cli::CommandLine::new(kind, Vec::new(), root, log))
+        }
+        spec::Runtime::Runsc => {
+            let instance = instance.ok_or(RuntimeError::NoInstance(kind))?;
+            Box::new(runsc::Runsc::new(instance, root, log))
         }
     })
 }

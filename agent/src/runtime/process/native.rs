@@ -2,7 +2,7 @@
 
 use super::executor::{self, Start, Verdict};
 use super::words::{Listener, Words};
-use super::{Container, Output, Runtime, RuntimeError};
+use super::{Container, Output, PATIENCE, Runtime, RuntimeError};
 use crate::runtime::sys::pidfd::PidFd;
 use libcontainer::container::Container as Handle;
 use libcontainer::container::builder::ContainerBuilder;
@@ -121,29 +121,29 @@ impl Native {
 }
 
 impl Runtime for Native {
-    fn create(&mut self, container: Container<'_>, output: Output) -> Result<Pid, RuntimeError> {
+    fn create(&mut self, container: Container<'_>, output: Output) -> Result<Option<Pid>, RuntimeError> {
         self.words.begin();
         let made = self.build(container, output)?;
         let pid = made.pid;
         self.made.insert(container.id.to_owned(), made);
-        Ok(pid)
+        Ok(Some(pid))
     }
 
-    fn start(&mut self, id: &str) -> Result<(), RuntimeError> {
+    fn start(&mut self, id: &str) -> Result<Option<Pid>, RuntimeError> {
         self.words.begin();
         let made = self.made("start", id)?;
         let verdict = made.verdict.take();
         let started = made.handle.start();
         started.map_err(|fault| self.failed("start", id, &fault))?;
         let Some(verdict) = verdict else {
-            return Ok(());
+            return Ok(None);
         };
         let start = verdict.wait().map_err(|source| RuntimeError::Run {
             program: PROGRAM.to_owned(),
             source,
         })?;
         match start {
-            Start::Done => Ok(()),
+            Start::Done => Ok(None),
             Start::Failed(words) => Err(RuntimeError::Failed {
                 act: "start",
                 container: id.to_owned(),
@@ -153,6 +153,7 @@ impl Runtime for Native {
                 act: "start",
                 container: id.to_owned(),
                 program: PROGRAM.to_owned(),
+                patience: PATIENCE,
             }),
         }
     }

@@ -54,18 +54,22 @@ impl Words {
             Ok(bytes)
         };
         let bytes = read().unwrap_or_default();
-        String::from_utf8_lossy(&bytes)
-            .lines()
-            .filter_map(error)
-            .collect()
+        let text = String::from_utf8_lossy(&bytes);
+        let events = text.lines().flat_map(objects);
+        events.filter_map(|event| error(&event)).collect()
     }
 }
 
-/// The message of a line, if it is an error.
-fn error(line: &str) -> Option<String> {
-    let line: Value = serde_json::from_str(line).ok()?;
-    let message = line["msg"].as_str()?;
-    (line["level"] == "error").then(|| cut(message.trim().to_owned()))
+/// The objects of a line: `runsc` puts many into one.
+fn objects(line: &str) -> impl Iterator<Item = Value> {
+    let objects = serde_json::Deserializer::from_str(line).into_iter();
+    objects.map_while(Result::ok)
+}
+
+/// Its message, if it is an error.
+fn error(event: &Value) -> Option<String> {
+    let message = event["msg"].as_str()?;
+    (event["level"] == "error").then(|| cut(message.trim().to_owned()))
 }
 
 fn cut(mut words: String) -> String {
@@ -148,12 +152,13 @@ mod tests {
             "{\"level\":\"error\",\"msg\":\"inner\",\"time\":\"2026-01-01T00:00:00Z\"}\n",
             "{\"level\":\"warning\",\"msg\":\"no error\"}\n",
             "not JSON\n",
+            "{\"level\":\"info\",\"msg\":\"none\"}{\"level\":\"error\",\"msg\":\"beside it\"}\n",
             "{\"level\":\"error\",\"msg\":\"outer: \\\"x\\\"\"}\n",
             "{\"level\":\"err",
         );
         let before = std::fs::read_to_string(&path).expect("read");
         std::fs::write(&path, before + lines).expect("written");
-        assert_eq!(words.errors(), ["inner", "outer: \"x\""]);
+        assert_eq!(words.errors(), ["inner", "beside it", "outer: \"x\""]);
         assert_eq!(words.last(), "outer: \"x\"");
     }
 

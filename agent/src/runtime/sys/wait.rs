@@ -5,7 +5,7 @@ use nix::unistd::Pid;
 
 /// How a process has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Ended {
+pub enum Ended {
     /// 0..=255
     Code(i32),
     /// 1..=64

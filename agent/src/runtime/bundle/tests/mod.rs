@@ -49,6 +49,8 @@ struct Host {
     volumes: BTreeMap<Name, PathBuf>,
     namespaces: [PathBuf; 3],
     etc: [PathBuf; 3],
+    /// Who holds the instance that the container is in.
+    instance: Option<&'static str>,
 }
 
 impl Host {
@@ -67,6 +69,7 @@ impl Host {
             volumes: BTreeMap::from([(Name::new("v").expect("a name"), at("volumes/v"))]),
             namespaces: ["net", "uts", "ipc"].map(|n| at("ns").join(n)),
             etc: ["hosts", "hostname", "resolv.conf"].map(|n| at("etc").join(n)),
+            instance: None,
         }
     }
 
@@ -95,6 +98,10 @@ impl Host {
                 namespace: self.cgroup_namespace,
                 swap: self.swap,
             },
+            instance: self.instance.map(|holder| Membership {
+                holder,
+                containers: 2,
+            }),
             sources: Sources {
                 rootfs: &rootfs,
                 tmp: &tmp,
@@ -613,4 +620,56 @@ fn whole_spec_is_as_it_was() {
         "the rendered spec has changed; see {}",
         path.display()
     );
+}
+
+#[test]
+fn container_of_an_instance_is_limited_by_it_and_counts_processes_itself() {
+    let host = Host {
+        instance: Some("_instance"),
+        ..Host::below("/box")
+    };
+    let member = host.json(&spec(""), &image());
+    assert_eq!(
+        member["annotations"],
+        serde_json::json!({
+            "io.kubernetes.cri.container-type": "container",
+            "io.kubernetes.cri.sandbox-id": "_instance",
+        })
+    );
+    assert_eq!(member["linux"]["cgroupsPath"], Value::Null);
+    let limits = member["process"]["rlimits"].as_array().expect("limits");
+    let processes = limits.iter().find(|limit| limit["type"] == "RLIMIT_NPROC");
+    assert_eq!(processes.expect("of processes")["hard"], 2_048);
+}
+
+#[test]
+fn instance_is_limited_for_all_of_its_containers() {
+    let host = Host::below("/box");
+    let sandbox = spec("");
+    let [net, uts, ipc] = &host.namespaces;
+    let rendered = render_instance(&InstanceInput {
+        spec: &sandbox,
+        hostname: "box",
+        namespaces: Namespaces { net, uts, ipc },
+        cgroup: Cgroup {
+            path: Path::new("/sandboxd/7/instance"),
+            namespace: true,
+            swap: true,
+        },
+        rootfs: Path::new("/box/instance/rootfs"),
+        program: "/idle",
+    });
+    let instance = serde_json::to_value(rendered.expect("rendered")).expect("JSON");
+    assert_eq!(
+        instance["annotations"]["io.kubernetes.cri.container-type"],
+        "sandbox"
+    );
+    assert_eq!(instance["linux"]["cgroupsPath"], "/sandboxd/7/instance");
+    let demand = budget::demand_on(&sandbox, Some(proto::spec::Runtime::Runsc));
+    let limits = &instance["linux"]["resources"];
+    assert_eq!(limits["memory"]["limit"], demand.memory.0);
+    assert_eq!(limits["memory"]["swap"], demand.memory.0);
+    assert_eq!(limits["cpu"]["quota"], demand.cpu.0 * 100);
+    assert_eq!(instance["root"]["readonly"], true);
+    assert_eq!(instance["process"]["args"], serde_json::json!(["/idle"]));
 }

@@ -20,7 +20,7 @@ mod score;
 
 use super::{files, identity, state};
 use crate::runtime::cgroup::{self, CgroupError, Cgroups};
-use crate::runtime::process::{self, RuntimeError};
+use crate::runtime::process::{self, Instance, RuntimeError};
 use crate::sealed::SealedError;
 use agents::Agents;
 use nix::unistd::{Pid, dup2_stdin, setsid};
@@ -89,7 +89,11 @@ fn supervise(dir: &Path) -> Result<(), SuperviseError> {
     };
     files::write_state(dir, &state)?;
     let kind = runtime_of(&spec)?;
-    let runtime = process::open(kind, &files::runtime(dir), &files::runtime_log(dir))?;
+    let instance = spec.instance.as_ref().map(|instance| Instance {
+        bundle: Path::new(&instance.bundle),
+        platform: &instance.platform,
+    });
+    let runtime = process::open(kind, instance, &files::runtime(dir), &files::runtime_log(dir))?;
     let mut sandbox = Sandbox::new(dir, spec, state, cgroups, runtime, agents)?;
     sandbox.start();
     sandbox.watch()?;

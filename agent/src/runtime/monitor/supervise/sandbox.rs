@@ -17,6 +17,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 use nix::sys::time::TimeSpec;
 use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
+use nix::unistd::Pid;
 use proto::wire::monitor_command::Command;
 use proto::wire::{MonitorCommand, MonitorPhase, MonitorSpec, MonitorState, Reason};
 use std::os::fd::AsFd;
@@ -128,6 +129,9 @@ impl Sandbox {
                 say(&fault);
             }
         }
+        if let Err(fault) = self.runtime.close() {
+            eprintln!("{fault}");
+        }
         // Its folder is empty by now, unless it has failed.
         if let Err(fault) = std::fs::remove_dir(files::runtime(&self.dir)) {
             say(format_args!("cannot remove the runtime's folder: {fault}"));
@@ -140,10 +144,9 @@ impl Sandbox {
 
     fn create(&mut self, index: usize) -> Result<(), (Reason, String)> {
         let spec = &self.spec.containers[index];
-        let own_fault = |what: &str| (Reason::AgentError, format!("container {}: {what}", spec.name));
-        let logs = Writer::open(Path::new(&spec.logs)).map_err(|e| own_fault(&e.to_string()))?;
+        let logs = Writer::open(Path::new(&spec.logs)).map_err(|e| own_fault(&spec.name, &e.to_string()))?;
         let (container, pipes) = Container::new(self.state.containers[index].clone(), logs)
-            .map_err(|e| own_fault(&format!("cannot make its pipes: {e}")))?;
+            .map_err(|e| own_fault(&spec.name, &format!("cannot make its pipes: {e}")))?;
         self.containers.push(container);
         let wanted = process::Container {
             id: &spec.name,
@@ -153,21 +156,33 @@ impl Sandbox {
             stdout: pipes.stdout,
             stderr: pipes.stderr,
         };
-        let pid = self.runtime.create(wanted, output).map_err(refusal)?;
-        // A child that nobody waits for keeps its number.
-        let end = PidFd::open(pid).map_err(|e| own_fault(&format!("cannot watch process {pid}: {e}")))?;
+        let process = self.runtime.create(wanted, output).map_err(refusal)?;
+        self.stand_for(index, process)?;
         let container = &mut self.containers[index];
-        container.stage = Stage::Created(Process { pid, end });
+        let spec = &self.spec.containers[index];
         let oom = self.cgroups.watch_oom(Path::new(&spec.cgroup));
-        container.oom = Some(oom.map_err(|e| own_fault(&e.to_string()))?);
+        container.oom = Some(oom.map_err(|e| own_fault(&spec.name, &e.to_string()))?);
         Ok(())
     }
 
     fn start_one(&mut self, index: usize) -> Result<(), (Reason, String)> {
-        self.runtime
+        let process = self
+            .runtime
             .start(&self.spec.containers[index].name)
             .map_err(refusal)?;
+        self.stand_for(index, process)?;
         self.containers[index].started();
+        Ok(())
+    }
+
+    /// The process, if there is one, is the container's.
+    fn stand_for(&mut self, index: usize, pid: Option<Pid>) -> Result<(), (Reason, String)> {
+        let Some(pid) = pid else { return Ok(()) };
+        let name = &self.spec.containers[index].name;
+        // A child that nobody waits for keeps its number.
+        let end =
+            PidFd::open(pid).map_err(|e| own_fault(name, &format!("cannot watch process {pid}: {e}")))?;
+        self.containers[index].stage = Stage::Created(Process { pid, end });
         Ok(())
     }
 
@@ -191,6 +206,7 @@ impl Sandbox {
     fn exited(&mut self, index: usize, by: Ended) {
         let container = &mut self.containers[index];
         let was_started = matches!(container.stage, Stage::Started(_));
+        let by = self.runtime.ended(&self.spec.containers[index].name, by);
         let oom_killed = container.oom_killed();
         let exit = Exit { by, oom_killed };
         container.ended(exit, &mut self.buffer);
@@ -199,10 +215,21 @@ impl Sandbox {
             container.status.exit_code = None;
         }
         let is_last = !self.containers.iter().any(|c| c.process().is_some());
-        let name = &self.spec.containers[index].name;
-        let act = self.course.exited(name, exit, is_last, BootTime::now());
+        let name = if oom_killed {
+            self.sharing_limit(index)
+        } else {
+            self.spec.containers[index].name.clone()
+        };
+        let act = self.course.exited(&name, exit, is_last, BootTime::now());
         self.perform(act);
         self.is_changed = true;
+    }
+
+    /// The container, or all that it can have been: who are in one instance of a kernel have one limit.
+    fn sharing_limit(&self, index: usize) -> String {
+        let containers = &self.spec.containers;
+        let sharing = containers.iter().filter(|c| c.cgroup == containers[index].cgroup);
+        sharing.map(|c| c.name.as_str()).collect::<Vec<_>>().join(" or ")
     }
 
     /// Does it to all containers that have not ended.
@@ -382,6 +409,10 @@ impl Sandbox {
             self.is_changed = true;
         }
     }
+}
+
+fn own_fault(container: &str, what: &str) -> (Reason, String) {
+    (Reason::AgentError, format!("container {container}: {what}"))
 }
 
 /// The fault of what the container asks for, or of this node.
