@@ -2,6 +2,7 @@
 //! leftovers that nobody knows. Looks, and changes nothing. Called by `reconcile`, once.
 
 use crate::host::{self, Host};
+use crate::lease::Tenure;
 use crate::plan::{Ending, Observed, Outcome, Stage};
 use crate::record::{self, RecordStage};
 use crate::runtime::cgroup::CgroupError;
@@ -48,8 +49,17 @@ pub(crate) async fn sandbox(host: &Arc<Host>, uid: Uid) -> Sandbox {
     let dir = host.folder(uid);
     let mut sandbox = Sandbox::absent(host.clone(), uid, String::new());
     sandbox.observed.stage = Stage::Partial;
-    let Some((stage, report)) = record::read(&dir) else {
-        return sandbox;
+    let (stage, report) = match record::read(&dir) {
+        Ok(Some(known)) => known,
+        Ok(None) => return sandbox,
+        Err(error) => {
+            tracing::error!(%uid, %error, "it is ended, since it may have run");
+            // A power cut does that, and ends all sandboxes in any case.
+            let of_this_boot = host.lease.tenure() != Tenure::Never;
+            let failed = Outcome::failed(Reason::AgentError, error.to_string());
+            sandbox.observed.outcome = of_this_boot.then_some(failed);
+            return sandbox;
+        }
     };
     sandbox.parts.ip = report.ip.parse().ok();
     sandbox.report = report;

@@ -27,20 +27,14 @@ pub fn write(dir: &Path, stage: RecordStage, report: &wire::SandboxReport) -> Re
     sealed::write(&dir.join(FILE), MAGIC, &record, Durability::Process)
 }
 
-/// `None` where there is none, or none that makes sense: then nothing of the sandbox has run, because the first
-/// record is written before anything else.
-#[must_use]
-pub fn read(dir: &Path) -> Option<(RecordStage, wire::SandboxReport)> {
-    match sealed::read::<wire::SandboxRecord>(&dir.join(FILE), MAGIC) {
-        Ok(record) => {
-            let record = record?;
-            Some((record.stage(), record.report?))
-        }
-        Err(error) => {
-            tracing::error!(%error, "taking the sandbox for one that was never made");
-            None
-        }
-    }
+/// `None` where there is none: then nothing of the sandbox has run, because the first record is written before
+/// anything else.
+///
+/// # Errors
+/// [`SealedError`]: nobody knows any more whether it has run.
+pub fn read(dir: &Path) -> Result<Option<(RecordStage, wire::SandboxReport)>, SealedError> {
+    let record = sealed::read::<wire::SandboxRecord>(&dir.join(FILE), MAGIC)?;
+    Ok(record.map(|record| (record.stage(), record.report.unwrap_or_default())))
 }
 
 /// The sandboxes that have a folder.

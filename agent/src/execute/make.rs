@@ -4,7 +4,7 @@ use super::bundle::{self, Input};
 use super::pull::pull;
 use super::{Failure, Halt, timed};
 use crate::blocking::blocking;
-use crate::host;
+use crate::host::{self, Host};
 use crate::record::{self, RecordStage};
 use crate::runtime::firewall::Rules;
 use crate::runtime::monitor::{self, Launch};
@@ -15,8 +15,12 @@ use proto::wire::{self, MonitorPhase};
 use std::fs::DirBuilder;
 use std::os::unix::fs::DirBuilderExt;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
+use tokio::sync::SemaphorePermit;
 
+/// Starting takes some 100 ms. What takes this long waits for something else than what turns are for, and must not
+/// keep others from theirs: a runtime that hangs above all.
+const LONGEST_TURN: Duration = Duration::from_secs(2);
 /// No user of the node has business in a sandbox's folder.
 const PRIVATE: u32 = 0o700;
 /// Of a host name, so that it is one label of DNS.
@@ -96,7 +100,7 @@ async fn connect(sandbox: &Sandbox, spec: &SandboxSpec) -> Result<(), Failure> {
 }
 
 /// Mounts, limits, renders.
-pub(super) async fn prepare(sandbox: &mut Sandbox) -> Result<(), Halt> {
+pub(super) async fn prepare(sandbox: &mut Sandbox, interrupt: &mut Interrupt) -> Result<(), Halt> {
     let spec = spec(sandbox)?;
     let input = Input {
         settings: sandbox.host.settings.clone(),
@@ -109,7 +113,8 @@ pub(super) async fn prepare(sandbox: &mut Sandbox) -> Result<(), Halt> {
         images: sandbox.parts.images.clone(),
         spec,
     };
-    let turn = sandbox.host.starts.acquire().await;
+    let host = sandbox.host.clone();
+    let turn = turn(&host, interrupt).await?;
     let prepared = blocking(move || bundle::prepare(&input)).await?;
     drop(turn);
     sandbox.report.timings_ms.extend(prepared.timings_ms);
@@ -124,7 +129,7 @@ pub(super) async fn start(sandbox: &mut Sandbox, interrupt: &mut Interrupt) -> R
     let deadline = sandbox.deadline(&order);
     let host = sandbox.host.clone();
     let timeout = host.settings.start_timeout;
-    let turn = host.starts.acquire().await;
+    let turn = turn(&host, interrupt).await?;
     if sandbox.parts.monitor.is_none() {
         let mut spec = sandbox
             .parts
@@ -145,16 +150,27 @@ pub(super) async fn start(sandbox: &mut Sandbox, interrupt: &mut Interrupt) -> R
         .monitor
         .as_ref()
         .ok_or(Failure::Missing("its monitor"))?;
-    let started = tokio::select! {
-        started = monitor.started() => Ok(started),
-        () = interrupt.arrived() => Err(Halt::Interrupted),
-        () = tokio::time::sleep(timeout) => Err(Failure::StartTimeout(timeout).into()),
+    let started = async {
+        match monitor.started().await {
+            state if state.phase() == MonitorPhase::Running => state,
+            // Its end is decided; how it ends is known in a moment.
+            _ => monitor.ended_or_lost().await,
+        }
     };
-    drop(turn);
-    let state = match started? {
-        state if state.phase() == MonitorPhase::Running => state,
-        // Its end is decided; how it ends is known in a moment.
-        _ => monitor.ended_or_lost().await,
+    let started = async {
+        tokio::pin!(started);
+        match tokio::time::timeout(LONGEST_TURN, &mut started).await {
+            Ok(state) => state,
+            Err(_) => {
+                drop(turn);
+                started.await
+            }
+        }
+    };
+    let state = tokio::select! {
+        state = started => state,
+        () = interrupt.arrived() => return Err(Halt::Interrupted),
+        () = tokio::time::sleep(timeout) => return Err(Failure::StartTimeout(timeout).into()),
     };
     sandbox.take_in(&state, &order);
     if let Some(outcome) = sandbox.observed.outcome.take() {
@@ -164,6 +180,15 @@ pub(super) async fn start(sandbox: &mut Sandbox, interrupt: &mut Interrupt) -> R
     record::write(&sandbox.dir, RecordStage::Started, &sandbox.report).map_err(Failure::from)?;
     sandbox.tell();
     Ok(())
+}
+
+/// One of those that start at the same time, unless that is in vain.
+async fn turn<'a>(host: &'a Host, interrupt: &mut Interrupt) -> Result<SemaphorePermit<'a>, Halt> {
+    tokio::select! {
+        // It is never closed.
+        turn = host.starts.acquire() => turn.map_err(|_| Halt::Interrupted),
+        () = interrupt.arrived() => Err(Halt::Interrupted),
+    }
 }
 
 fn spec(sandbox: &Sandbox) -> Result<Arc<SandboxSpec>, Failure> {

@@ -51,7 +51,9 @@ pub(crate) async fn execute(
         Step::Provide => make::provide(sandbox, interrupt)
             .await
             .map(|()| Some(Stage::Provided)),
-        Step::Prepare => make::prepare(sandbox).await.map(|()| Some(Stage::Prepared)),
+        Step::Prepare => make::prepare(sandbox, interrupt)
+            .await
+            .map(|()| Some(Stage::Prepared)),
         Step::Start => make::start(sandbox, interrupt)
             .await
             .map(|()| Some(Stage::Started)),

@@ -98,6 +98,34 @@ fn sandbox_whose_runtime_hangs_fails_to_start_in_time_and_others_run() {
 }
 
 #[test]
+fn many_sandboxes_whose_runtime_hangs_keep_no_other_from_running_nor_each_other_from_being_removed() {
+    // More than are started at the same time.
+    const HANGING: u64 = 12;
+    on_machine(LONG_LEASE, |mut leader, machine| async move {
+        let script = Script::hanging_at(&machine, "create");
+        let _agent = script.agent(&machine, "10m");
+        let mut session = leader.session().await;
+        session.desire(&[]).await;
+        let empty = machine.traces().await;
+        for uid in 1..=HANGING {
+            session
+                .add(desired(uid, &format!("s{uid}"), &by_runc("sleep 600")))
+                .await;
+        }
+        script.hangs().await;
+        session.add(desired(HANGING + 1, "good", &one("sleep 600"))).await;
+        session.reported(HANGING + 1, Phase::Running).await;
+        for uid in 1..=HANGING + 1 {
+            session.remove(uid).await;
+        }
+        for uid in 1..=HANGING + 1 {
+            session.reported(uid, Phase::Deleting).await;
+        }
+        machine.await_traces(&empty).await;
+    });
+}
+
+#[test]
 fn sandbox_whose_runtime_hangs_is_removed_at_once() {
     on_machine(LONG_LEASE, |mut leader, machine| async move {
         let script = Script::hanging_at(&machine, "create");

@@ -39,15 +39,14 @@ impl Victim {
             .await;
     }
 
-    /// The call that the agent has died at, unless it says `phase` first.
-    async fn died_before(&mut self, uid: u64, phase: Phase) -> Option<String> {
-        match self.session.reported_unless_it_leaves(uid, phase).await {
-            Some(_) => None,
-            None => Some(self.agent.died().await),
-        }
+    /// Whether the agent has died before it has said `phase`.
+    async fn died_before(&mut self, uid: u64, phase: Phase) -> bool {
+        self.session.reported_unless_it_leaves(uid, phase).await.is_none()
     }
 
+    /// Also where it has not died yet.
     async fn start_again(&mut self) {
+        self.agent.kill();
         self.agent = self.machine.start_watched().await;
         self.session = self.leader.session().await;
     }
@@ -59,68 +58,110 @@ impl Victim {
     }
 }
 
+/// The agent dies at each of the calls of each kind, one after the other, with a sandbox each; `at` has that done,
+/// and tells whether it has died. There is no more of a kind once it has not.
+async fn at_each_step(
+    leader: Leader,
+    machine: Machine,
+    kinds: &[&'static str],
+    at: impl AsyncFn(&mut Victim, u64, &'static str, u64) -> bool,
+) {
+    let mut victim = Victim::new(leader, machine).await;
+    let mut uid = 0;
+    for kind in kinds {
+        for number in 1.. {
+            uid += 1;
+            if !at(&mut victim, uid, kind, number).await {
+                assert!(number > 1, "there is no {kind} that it dies at");
+                eprintln!("{kind}: the agent was killed at {} steps", number - 1);
+                break;
+            }
+        }
+    }
+}
+
 #[test]
 fn agent_killed_at_any_step_of_making_a_sandbox_makes_it_once() {
-    on_machine(LONG_LEASE, |leader, machine| async move {
-        let mut victim = Victim::new(leader, machine).await;
-        let mut steps = Vec::new();
-        for uid in 1.. {
-            victim.agent.die_at(uid);
+    const KINDS: [&str; 10] = [
+        "mkdir",
+        "mount",
+        "move_mount",
+        "open",
+        "rename",
+        "write",
+        "bind",
+        "unshare",
+        "send",
+        "clone",
+    ];
+    on_machine(LONG_LEASE, |leader, machine| {
+        at_each_step(leader, machine, &KINDS, async |victim, uid, kind, number| {
+            victim.agent.die_at(kind, number);
             victim.wish_for(uid).await;
-            let Some(step) = victim.died_before(uid, Phase::Running).await else {
-                break;
-            };
+            let died = victim.died_before(uid, Phase::Running).await;
             let ran = victim.machine.settled(uid).await;
             victim.start_again().await;
             victim.wish_for(uid).await;
             victim.session.reported(uid, Phase::Running).await;
             let runs = victim.machine.processes(uid);
-            assert_eq!(runs.len(), 1, "killed before {step}: {runs:?}");
+            assert_eq!(runs.len(), 1, "killed before {kind} {number}: {runs:?}");
             if let Some(ran) = ran {
-                assert_eq!(runs, BTreeSet::from([ran]), "killed before {step}: it runs anew");
+                assert_eq!(
+                    runs,
+                    BTreeSet::from([ran]),
+                    "killed before {kind} {number}: it runs anew"
+                );
             }
             victim.remove(uid).await;
-            steps.push(step);
-        }
-        check_steps(
-            &steps,
-            &["move_mount", "mount", "mkdir", "rename", "sendto", "unshare"],
-        );
+            died
+        })
     });
 }
 
 #[test]
 fn agent_killed_at_any_step_of_removing_a_sandbox_removes_all_of_it() {
-    on_machine(LONG_LEASE, |leader, machine| async move {
-        let mut victim = Victim::new(leader, machine).await;
-        let mut steps = Vec::new();
-        for uid in 1.. {
+    const KINDS: [&str; 6] = ["rename", "umount", "unlink", "rmdir", "send", "write"];
+    on_machine(LONG_LEASE, |leader, machine| {
+        at_each_step(leader, machine, &KINDS, async |victim, uid, kind, number| {
             victim.wish_for(uid).await;
             victim.session.reported(uid, Phase::Running).await;
-            victim.agent.die_at(uid);
+            victim.agent.die_at(kind, number);
             victim.session.remove(uid).await;
-            let Some(step) = victim.died_before(uid, Phase::Deleting).await else {
-                break;
-            };
+            let died = victim.died_before(uid, Phase::Deleting).await;
             victim.start_again().await;
             victim.session.desire(&[]).await;
             victim.machine.await_traces(&victim.empty).await;
-            steps.push(step);
-        }
-        check_steps(&steps, &["umount2", "unlink", "rmdir", "rename", "sendto"]);
+            died
+        })
     });
 }
 
-/// Each of the kinds of calls that make the work was among those that the agent died at.
-#[track_caller]
-fn check_steps(steps: &[String], kinds: &[&str]) {
-    eprintln!("the agent was killed at {} steps: {steps:#?}", steps.len());
-    for kind in kinds {
-        assert!(
-            steps.iter().any(|step| step.starts_with(kind)),
-            "{kind}: {steps:#?}"
-        );
-    }
+#[test]
+fn agent_killed_at_any_step_of_ending_a_sandbox_knows_how_it_has_ended() {
+    const KINDS: [&str; 6] = ["rename", "umount", "unlink", "rmdir", "send", "open"];
+    let ends = one("while ! test -e /tmp/end; do sleep 0.02; done; echo alas; exit 3");
+    on_machine(LONG_LEASE, |leader, machine| {
+        at_each_step(leader, machine, &KINDS, async |victim, uid, kind, number| {
+            let wish = [desired(uid, &format!("s{uid}"), &ends)];
+            victim.session.desire(&wish).await;
+            victim.session.reported(uid, Phase::Running).await;
+            victim.agent.die_at(kind, number);
+            victim.machine.in_container(uid, "main", "touch /tmp/end");
+            let died = victim.died_before(uid, Phase::Failed).await;
+            victim.start_again().await;
+            victim.session.desire(&wish).await;
+            let report = victim.session.reported(uid, Phase::Failed).await;
+            assert_eq!(
+                report.reason(),
+                Reason::ContainerExited,
+                "{kind} {number}: {report:?}"
+            );
+            assert_eq!(states(&report), [(ContainerState::Exited, Some(3))]);
+            assert!(report.message.contains("alas"), "{kind} {number}: {report:?}");
+            victim.remove(uid).await;
+            died
+        })
+    });
 }
 
 #[test]
@@ -157,6 +198,31 @@ fn check_lost(machine: &Machine, report: &SandboxReport) {
     assert!(report.message.contains("monitor"), "{report:?}");
     assert_eq!(states(report), [(ContainerState::Exited, Some(137))]);
     assert_eq!(machine.processes_of(report.uid), []);
+}
+
+#[test]
+fn sandbox_whose_record_is_damaged_has_failed_and_is_not_run_again() {
+    on_machine(LONG_LEASE, |mut leader, machine| async move {
+        let agent = machine.start();
+        let mut session = leader.session().await;
+        session.desire(&[]).await;
+        let empty = machine.traces().await;
+        session.desire(&[desired(1, "s1", &one(SPEC))]).await;
+        session.reported(1, Phase::Running).await;
+        drop(session);
+        agent.kill();
+        std::fs::write(machine.state().join("sandboxes/1/record"), b"torn").expect("written");
+        let _agent = machine.start();
+        let mut session = leader.session().await;
+        session.desire(&[desired(1, "s1", &one(SPEC))]).await;
+        let report = session.reported(1, Phase::Failed).await;
+        assert_eq!(report.reason(), Reason::AgentError, "{report:?}");
+        assert!(report.message.contains("is damaged"), "{report:?}");
+        assert_eq!(machine.processes_of(1), []);
+        session.remove(1).await;
+        session.reported(1, Phase::Deleting).await;
+        machine.await_traces(&empty).await;
+    });
 }
 
 #[test]

@@ -313,11 +313,27 @@ impl Machine {
         }
     }
 
+    /// Waits until the sandbox has one.
+    pub(crate) async fn await_monitor(&self, uid: u64) {
+        let begun = std::time::Instant::now();
+        while self.monitor(uid).is_none() {
+            assert!(begun.elapsed() < PATIENCE, "{uid} has no monitor");
+            tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+        }
+    }
+
     pub(crate) fn kill_monitor(&self, uid: u64) {
-        let found = self.processes_in(&format!("{uid}/monitor"));
-        let pids: Vec<_> = found.iter().map(|process| process.pid.to_string()).collect();
-        assert_eq!(pids.len(), 1, "{found:?}");
-        command("kill", &["-KILL", &pids[0]]);
+        let pid = self.monitor(uid).expect("it has a monitor");
+        command("kill", &["-KILL", &pid]);
+    }
+
+    /// The first process in the monitor's group: it is older than what it starts.
+    fn monitor(&self, uid: u64) -> Option<String> {
+        let root = Path::new("/sys/fs/cgroup");
+        let below = format!("{}/{uid}/monitor/cgroup.procs", self.cgroup);
+        let trees = folders(root).into_iter().chain([root.to_owned()]);
+        let mut processes = trees.filter_map(|tree| fs::read_to_string(tree.join(&below)).ok());
+        processes.find_map(|pids| pids.lines().next().map(str::to_owned))
     }
 
     /// What is left after a power cut is on disk.
@@ -419,7 +435,11 @@ fn files(folder: &Path) -> BTreeSet<PathBuf> {
             if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
                 folders.push(path.clone());
             }
-            if !path.ends_with("lease.new") && !path.ends_with("lease") && !path.ends_with("ledger") {
+            if !path.ends_with("lease.new")
+                && !path.ends_with("lease")
+                && !path.ends_with("ledger")
+                && !path.ends_with("ledger.new")
+            {
                 found.insert(path);
             }
         }

@@ -2,7 +2,7 @@
 
 use super::leader::desired;
 use super::{LONG_LEASE, on_machine, one};
-use proto::wire::Phase;
+use proto::wire::{Phase, Reason};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use std::time::Duration;
@@ -32,6 +32,39 @@ fn acts(seed: u64) -> Vec<(Duration, Act)> {
     // Of two at the same moment the one that came first goes first.
     acts.sort_by_key(|(at, _)| *at);
     acts
+}
+
+/// Sandboxes whose monitors are killed, one after the other.
+const KILLED: u64 = 20;
+/// A monitor starts a container within less.
+const LONGEST_START_MS: u64 = 60;
+
+#[test]
+fn monitors_killed_at_any_moment_of_starting_end_their_sandboxes_and_leave_nothing() {
+    let seed = rand::random();
+    eprintln!("seed {seed}");
+    on_machine(LONG_LEASE, |mut leader, machine| async move {
+        let mut random = StdRng::seed_from_u64(seed);
+        let _agent = machine.start();
+        let mut session = leader.session().await;
+        session.desire(&[]).await;
+        let empty = machine.traces().await;
+        for uid in 1..=KILLED {
+            session
+                .add(desired(uid, &format!("s{uid}"), &one("sleep 600")))
+                .await;
+            machine.await_monitor(uid).await;
+            let delay = random.random_range(0..LONGEST_START_MS);
+            tokio::time::sleep(Duration::from_millis(delay)).await;
+            machine.kill_monitor(uid);
+            let report = session.reported(uid, Phase::Failed).await;
+            assert_eq!(report.reason(), Reason::AgentError, "{report:?}");
+            assert_eq!(machine.processes_of(uid), []);
+            session.remove(uid).await;
+            session.reported(uid, Phase::Deleting).await;
+            machine.await_traces(&empty).await;
+        }
+    });
 }
 
 #[test]

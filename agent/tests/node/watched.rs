@@ -10,8 +10,7 @@ use nix::unistd::Pid;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use tokio::sync::oneshot;
 
@@ -24,10 +23,16 @@ const WAKE: Signal = Signal::SIGURG;
 /// Killed when dropped.
 pub(crate) struct Watched {
     pid: Pid,
-    /// Calls up to the one that it does not make; 0: it makes all of them.
-    left: Arc<AtomicU64>,
-    ended: oneshot::Receiver<String>,
+    fate: Arc<Mutex<Option<Fate>>>,
     watcher: Option<JoinHandle<()>>,
+}
+
+/// The call that is not made any more.
+struct Fate {
+    /// What the names of those that are counted begin with.
+    kind: &'static str,
+    /// Up to it, with it.
+    left: u64,
 }
 
 /// The arguments of a call, as far as they are looked at.
@@ -36,51 +41,60 @@ struct Call {
     args: [u64; 5],
 }
 
+impl Fate {
+    fn is_met_by(&mut self, effect: &str) -> bool {
+        let is_counted = effect.starts_with(self.kind);
+        self.left -= u64::from(is_counted && self.left > 0);
+        is_counted && self.left == 0
+    }
+}
+
 impl Watched {
     /// Starts the program behind [`WAITING`], watched from its first instruction on.
     pub(crate) async fn start(command: Command) -> Self {
-        let left = Arc::new(AtomicU64::new(0));
+        let fate = Arc::new(Mutex::new(None));
         let (tell, told) = oneshot::channel();
-        let (say, ended) = oneshot::channel();
-        let counted = left.clone();
+        let known = fate.clone();
         // Only the thread that began to watch may go on with it. It has the network of this one.
         let watcher = std::thread::spawn(move || {
-            let child = seize(command);
+            let mut child = seize(command);
             let pid = Pid::from_raw(i32::try_from(child.id()).expect("a number"));
             tell.send(pid).ok();
-            say.send(watch(pid, &counted)).ok();
+            watch(pid, &known);
+            // Its end was seen in there, together with those of its threads.
+            child.wait().ok();
         });
         let pid = told.await.expect("it starts");
         Self {
             pid,
-            left,
-            ended,
+            fate,
             watcher: Some(watcher),
         }
     }
 
-    /// Right before the `number`th call from now on that changes anything, it dies. The first is 1.
-    pub(crate) fn die_at(&self, number: u64) {
-        self.left.store(number, Ordering::SeqCst);
+    /// Right before the `number`th call of that kind from now on, it dies. The first is 1.
+    pub(crate) fn die_at(&self, kind: &'static str, number: u64) {
+        let fate = Fate { kind, left: number };
+        *self.fate.lock().expect("whole") = Some(fate);
         // What stops it for us, and means nothing to it.
         kill(self.pid, WAKE).expect("it is there");
     }
 
-    /// Waits until it has died, and tells the call that it had wanted to make.
-    pub(crate) async fn died(&mut self) -> String {
-        (&mut self.ended).await.expect("its watcher says")
+    /// Ends it, if it has not died yet.
+    pub(crate) fn kill(&mut self) {
+        // Its watcher waits for it; until that it keeps its number.
+        if let Some(watcher) = self.watcher.take() {
+            if !watcher.is_finished() {
+                kill(self.pid, Signal::SIGKILL).ok();
+            }
+            watcher.join().expect("watched to its end");
+        }
     }
 }
 
 impl Drop for Watched {
     fn drop(&mut self) {
-        // Its watcher waits for it; until that it keeps its number.
-        if self.ended.try_recv() == Err(oneshot::error::TryRecvError::Empty) {
-            kill(self.pid, Signal::SIGKILL).ok();
-        }
-        if let Some(watcher) = self.watcher.take() {
-            watcher.join().ok();
-        }
+        self.kill();
     }
 }
 
@@ -98,23 +112,22 @@ fn seize(mut command: Command) -> Child {
     child
 }
 
-/// Until the process ends; then the call that it was killed at. Until it is to die it runs at its full speed.
-fn watch(process: Pid, left: &AtomicU64) -> String {
-    let mut killed_at = String::from("none");
+/// Until the process ends. Until it is to die it runs at its full speed.
+fn watch(process: Pid, fate: &Mutex<Option<Fate>>) {
     let mut counts = false;
     loop {
         let flags = WaitPidFlag::__WALL | WaitPidFlag::__WNOTHREAD;
         let (thread, signal) = match waitpid(Pid::from_raw(-1), Some(flags)) {
             Ok(WaitStatus::Exited(pid, _) | WaitStatus::Signaled(pid, ..)) if pid == process => {
-                return killed_at;
+                return;
             }
             Ok(WaitStatus::PtraceSyscall(thread)) => {
                 if let Some(effect) = entered(thread).and_then(|call| effect(process, &call))
-                    && left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1)) == Ok(1)
+                    && let Some(fate) = fate.lock().expect("whole").as_mut()
+                    && fate.is_met_by(&effect)
                 {
                     // What is killed where it enters a call does not make it.
                     kill(process, Signal::SIGKILL).expect("it is there");
-                    killed_at = effect;
                 }
                 (thread, None)
             }

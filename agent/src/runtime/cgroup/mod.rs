@@ -138,7 +138,7 @@ impl Cgroups {
         }
     }
 
-    /// Makes the group of a sandbox and limits it. Idempotent; undone where it fails.
+    /// Makes the group of a sandbox, with that of its monitor, and limits it. Idempotent; undone where it fails.
     ///
     /// # Errors
     /// [`CgroupError`] with the path and what could not be done there.
@@ -148,6 +148,7 @@ impl Cgroups {
             Trees::V2(v2) => v2.create(path, limits),
             Trees::Hybrid(hybrid) => hybrid.v1.create(path, limits),
         };
+        let created = created.and_then(|()| self.make(&of_monitor(path)));
         created.inspect_err(|_| {
             for fault in self.remove(path) {
                 tracing::warn!(%fault, "cannot undo the creation of a cgroup");
@@ -168,11 +169,19 @@ impl Cgroups {
         }
     }
 
-    /// Moves a process into the group, which is made where it is missing. On version 2 the group must be
-    /// a leaf.
+    fn make(&self, path: &Path) -> Result<(), CgroupError> {
+        match &self.trees {
+            Trees::V1(v1) => v1.make(path),
+            Trees::V2(v2) => v2.make(path),
+            Trees::Hybrid(hybrid) => hybrid.v1.make(path),
+        }
+    }
+
+    /// Moves a process into the group, which must be there: one that was removed must not come back with a process
+    /// that is late. On version 2 the group must be a leaf.
     ///
     /// # Errors
-    /// [`CgroupError::Write`] where the process has ended, or the kernel refuses.
+    /// [`CgroupError::Write`] where the group is not there, the process has ended, or the kernel refuses.
     pub fn add_process(&self, path: &Path, pid: Pid) -> Result<(), CgroupError> {
         match &self.trees {
             Trees::V1(v1) => v1.add_process(path, pid),

@@ -100,7 +100,6 @@ impl Hierarchies {
     }
 
     pub(super) fn add_process(&self, path: &Path, pid: Pid) -> Result<(), CgroupError> {
-        self.make(path)?;
         for hierarchy in self.all.iter().filter(|h| h.is_used()) {
             let folder = tree::at(&hierarchy.root, path)?;
             tree::write(&folder, tree::PROCS, &pid.to_string())?;

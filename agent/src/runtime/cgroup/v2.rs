@@ -55,7 +55,7 @@ impl Unified {
     }
 
     /// Makes the group, and hands controllers down to it.
-    fn make(&self, path: &Path) -> Result<(), CgroupError> {
+    pub(super) fn make(&self, path: &Path) -> Result<(), CgroupError> {
         let mut above = self.root.clone();
         for folder in tree::down_to(&self.root, path)? {
             hand_on(&above)?;
@@ -77,7 +77,6 @@ impl Unified {
     }
 
     pub(super) fn add_process(&self, path: &Path, pid: Pid) -> Result<(), CgroupError> {
-        self.make(path)?;
         tree::write(&tree::at(&self.root, path)?, tree::PROCS, &pid.to_string())
     }
 

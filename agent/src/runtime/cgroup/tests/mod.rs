@@ -92,6 +92,7 @@ impl Shell {
             .spawn()
             .expect("a shell");
         let pid = Pid::from_raw(i32::try_from(child.id()).expect("a pid"));
+        parent.cgroups.make(group).expect("made");
         parent.cgroups.add_process(group, pid).expect("added");
         Self(child)
     }
@@ -138,6 +139,16 @@ fn created_sandbox_has_its_limits_and_goes_without_a_trace() {
         assert!(parent.folders(&path).iter().all(|folder| !folder.exists()));
     }
     parent.cgroups.kill(&path).expect("nothing to kill");
+}
+
+#[test]
+fn process_that_comes_late_brings_no_group_back() {
+    let parent = Parent::new();
+    let path = parent.sandbox();
+    assert!(parent.cgroups.remove(&path).is_empty());
+    let late = parent.cgroups.add_process(&of_monitor(&path), Pid::this());
+    assert!(matches!(late, Err(CgroupError::Write { .. })), "{late:?}");
+    assert!(parent.folders(&path).iter().all(|folder| !folder.exists()));
 }
 
 #[test]

@@ -76,9 +76,9 @@ fn only_what_is_there_and_not_yet_handed_on_is_asked_for() {
 fn process_is_in_a_leaf_which_hands_nothing_on() {
     let tree = tree(&["", "sandboxd", "sandboxd/7", "sandboxd/7/monitor"]);
     let unified = Unified::at(tree.path());
-    unified
-        .add_process(Path::new("/sandboxd/7/monitor"), Pid::from_raw(17))
-        .expect("added");
+    let group = Path::new("/sandboxd/7/monitor");
+    unified.make(group).expect("made");
+    unified.add_process(group, Pid::from_raw(17)).expect("added");
     check_file(&tree, "sandboxd/7/monitor/cgroup.procs", "17");
     check_file(&tree, "sandboxd/7/monitor/cgroup.subtree_control", "");
     check_file(
