@@ -13,6 +13,8 @@ Examples:
   sbxctl apply -f examples/shared-volume.yaml    create or change what the file describes
   sbxctl get sandboxes -l team=a -o wide         list, with more columns
   sbxctl logs -f shared-volume                   follow the output of its containers
+  sbxctl cp site web:/www                        copy files into a sandbox, or out of it
+  sbxctl port-forward web 8080:80                reach a port of it, published or not
   sbxctl wait sandbox/web --for phase=Running    block until it runs, fail if it never can
   sbxctl delete sandbox web --wait               end it and wait until nothing is left
 

@@ -40,6 +40,9 @@ fn documented_forms_are_understood() {
     check_ok("delete sandbox a b --wait");
     check_ok("delete -f x.yaml --ignore-not-found");
     check_ok("delete node n --force");
+    check_ok("cp site web:/www");
+    check_ok("cp web:server:/etc/x - -c server");
+    check_ok("port-forward web 8080:80 :9000 --address ::1");
     check_ok("logs -f --tail 5 --since 5m -c main --timestamps x");
     check_ok("wait sandbox/x --for phase=Running --timeout 60s");
     check_ok("wait sandbox/x --for deleted");
@@ -59,6 +62,10 @@ fn wrong_forms_are_refused_with_a_reason() {
     check_refused("get sandboxes --phase Done", "no phase");
     check_refused("wait sandbox/x --for x", "phase=Running");
     check_refused("wait --for deleted", "required");
+    check_refused("cp web:/x", "required");
+    check_refused("port-forward web", "required");
+    check_refused("port-forward web 80:http", ":PORT");
+    check_refused("port-forward web 80 --address here", "address");
     check_refused("logs", "required");
     check_refused("logs x --since yesterday", "5m");
     check_refused("get nodes --request-timeout 0s", "longer than 0");

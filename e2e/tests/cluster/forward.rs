@@ -7,7 +7,7 @@ use std::net::{Shutdown, TcpStream};
 use std::process::{Child, ChildStderr, ChildStdout, Stdio};
 use std::thread;
 
-/// A web server that listens on 127.0.0.1 alone, with a large file, and a program that answers once its user has said
+/// A web server that listens on 127.0.0.1 alone, with a large file, another one on the sandbox's address alone, and a program that answers once its user has said
 /// all.
 const SERVER: &str = "
 apiVersion: sandboxd.o/v1
@@ -24,6 +24,7 @@ spec:
           mkdir /tmp/www; cd /tmp/www; echo hello > index.html
           head -c 20000000 /dev/zero | tr '\\0' x > large
           httpd -p 127.0.0.1:80 -h /tmp/www
+          httpd -p $(hostname -i):82 -h /tmp/www
           nc -ll -p 81 -e md5sum &
           echo ready; exec sleep 600
       resource: {cpu: 800m, memory: 64Mi, ephemeral_storage: 200Mi}
@@ -114,10 +115,13 @@ fn ports_of_a_sandbox_are_reached_from_the_users_machine() {
     // Through a replica that does not lead.
     let follower = cluster.member_that_is("follower");
     cluster.speak_to(&follower);
-    let mut forward = Forward::start(&cluster, "port-forward web :80 :81 :9");
-    let (http, sum, none) = (forward.port(80), forward.port(81), forward.port(9));
+    let mut forward = Forward::start(&cluster, "port-forward web :80 :81 :82 :9");
+    let (http, sum) = (forward.port(80), forward.port(81));
+    let (outer, none) = (forward.port(82), forward.port(9));
     cluster.speak_to_all();
-    assert_eq!(get(http, "/"), b"hello\n");
+    for port in [http, outer] {
+        assert_eq!(get(port, "/"), b"hello\n");
+    }
 
     // Many at a time, and a large one.
     let many: Vec<_> = (0..30).map(|_| thread::spawn(move || get(http, "/"))).collect();
