@@ -89,7 +89,7 @@ fn check(held: &Capabilities) {
 #[test]
 fn default_profile_is_dockers_for_every_capability() {
     let named = |name: &&str| Capability::from_str(name).expect("a capability");
-    let default: Capabilities = DEFAULT_CAPABILITIES.iter().map(|name| named(&name)).collect();
+    let default: Capabilities = DEFAULT_CAPABILITIES.iter().map(named).collect();
     check(&default);
     check(&Capabilities::new());
     let all = super::super::bundle::every_capability();

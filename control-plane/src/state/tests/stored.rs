@@ -62,6 +62,26 @@ fn records_of_every_golden_file_load() {
     assert_eq!(first.answers(), world.state.answers());
 }
 
+/// A policy is in the record that every state has.
+#[test]
+fn policy_is_stored_as_it_was_first_written() {
+    let mut world = World::default();
+    world
+        .run(Op::SetPolicy(wire::PolicyChange {
+            extra_capabilities: Some(true),
+            unconfined: Some(true),
+            new_privileges: Some(true),
+        }))
+        .accepted();
+    let golden = load_golden(include_str!("golden/policy.txt"));
+    assert_eq!(golden, world.state);
+    let hex: String = world.stored[b"m".as_slice()]
+        .iter()
+        .map(|b| format!("{b:02x}"))
+        .collect();
+    assert_eq!(format!("m {hex}\n"), include_str!("golden/policy.txt"));
+}
+
 #[test]
 fn damaged_and_unknown_records_are_named() {
     let load = |key: &[u8], value: &[u8]| {

@@ -262,8 +262,8 @@ async fn sandboxes_of_similar_names_share_nothing() {
         }
     };
     check(0);
-    for gone in 0..numbers.len() {
-        World::detached(world.network().detach(sandboxes[gone].uid).await);
+    for (gone, sandbox) in sandboxes.iter().enumerate() {
+        World::detached(world.network().detach(sandbox.uid).await);
         world
             .outside
             .never_reaches(NODE, 10_000 + u16::try_from(gone).expect("small"));

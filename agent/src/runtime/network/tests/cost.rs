@@ -37,9 +37,7 @@ async fn ten_thousand_published_ports_do_not_slow_down_the_next() {
         (median(times), last, withdrawn)
     };
     let attached_last = attach_and_reach(&world, 20_002).await;
-    eprintln!(
-        "attached and reached, median: beside none {attached_first:?}, beside 10,000 {attached_last:?}"
-    );
+    eprintln!("attached and reached: beside none {attached_first:?}, beside 10,000 {attached_last:?}");
     eprintln!("transaction, median: the first {first:?}, the 10,000th {last:?}; withdrawing {withdrawn:?}");
     assert!(
         last < 10 * first.max(Duration::from_micros(20)),
@@ -56,10 +54,11 @@ fn uid(number: u16) -> Uid {
     Uid(1_000 + u64::from(number))
 }
 
-/// From nothing to a connection from outside, with a link of its own: the median of some.
+/// From nothing to a connection from outside, with a link of its own: the shortest of some, which a busy machine
+/// changes least.
 async fn attach_and_reach(world: &World, host_port: u16) -> Duration {
     let mut times = Vec::new();
-    for _ in 0..11 {
+    for _ in 0..15 {
         let sandbox = world.sandbox(2);
         let _server = sandbox.host.listen(Ipv4Addr::UNSPECIFIED, 80);
         let begin = Instant::now();
@@ -69,7 +68,7 @@ async fn attach_and_reach(world: &World, host_port: u16) -> Duration {
         times.push(begin.elapsed());
         World::detached(world.network().detach(sandbox.uid).await);
     }
-    median(times)
+    times.into_iter().min().unwrap_or_default()
 }
 
 #[tokio::test]
