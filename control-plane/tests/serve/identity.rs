@@ -1,6 +1,7 @@
 //! The identity of a cluster under test: an authority, everybody's certificates, the first token; and what it writes to
 //! its audit.
 
+use control_plane::clock;
 use identity::authority::Authority;
 use identity::credentials::Credentials;
 use identity::folder;
@@ -9,7 +10,7 @@ use identity::token::Secret;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, OnceLock, PoisonError};
-use std::time::SystemTime;
+
 use tonic::metadata::MetadataValue;
 use tonic::service::Interceptor;
 use tonic::{Request, Status};
@@ -24,7 +25,7 @@ pub(crate) struct Identity {
 impl Identity {
     pub(crate) fn make(dir: &Path) -> Self {
         Self {
-            authority: Authority::create(SystemTime::now()).expect("made"),
+            authority: Authority::create(clock::wall()).expect("made"),
             token: Secret::generate().expect("randomness"),
             dir: dir.to_owned(),
         }
@@ -39,7 +40,7 @@ impl Identity {
         let dir = self.folder(principal);
         let issued = self
             .authority
-            .issue(principal, hosts, SystemTime::now())
+            .issue(principal, hosts, clock::wall())
             .expect("issued");
         folder::create(&dir).expect("made");
         folder::write(&dir.join(folder::AUTHORITY), self.authority.certificate()).expect("written");

@@ -180,7 +180,7 @@ async fn replica_that_joins_gets_the_authority_and_a_follower_names_the_leader()
     let leader = cluster.leader().await;
     assert_names_leader(&status.expect_err("it does not lead"), cluster.endpoint(leader));
     let joined = newcomer.ask(&cluster, leader).await.expect("it is let in");
-    let now = std::time::SystemTime::now();
+    let now = control_plane::clock::wall();
     assert!(Authority::open(&joined.authority, &joined.authority_key, now).is_ok());
     assert_eq!(
         newcomer.settle(&cluster, &joined).principal().to_string(),

@@ -7,6 +7,7 @@ use crate::identity::{audit_of, keep_audit};
 use crate::user::*;
 use axum::body::Body;
 use axum::http::{Method, Request, StatusCode};
+use control_plane::clock;
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
 use identity::dial::{Dialer, Http1Dialer};
@@ -16,7 +17,7 @@ use proto::wire::access_client::AccessClient;
 use proto::wire::control_client::ControlClient;
 use proto::wire::raft_client::RaftClient;
 use proto::wire::{self, Grant, Kind};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tonic::{Code, Status};
 
 /// Makes a token as the administrator.
@@ -363,7 +364,7 @@ async fn every_change_leaves_a_line_of_who_and_what_and_how_it_ended() {
 async fn who_guesses_is_answered_ever_later_and_others_are_not() {
     let cluster = Cluster::secure(1).await;
     let guess = async || {
-        let begun = Instant::now();
+        let begun = clock::instant();
         let stranger = Secret::generate().expect("randomness");
         assert!(list(&cluster, 0, Some(&stranger)).await.is_err());
         begun.elapsed()
@@ -375,7 +376,7 @@ async fn who_guesses_is_answered_ever_later_and_others_are_not() {
     assert!(guess().await >= Duration::from_millis(200));
     // From the same address, with a good token: at once, while a guess waits.
     let (slow, quick) = tokio::join!(guess(), async {
-        let begun = Instant::now();
+        let begun = clock::instant();
         list(&cluster, 0, Some(&cluster.identity().token))
             .await
             .expect("it is known");

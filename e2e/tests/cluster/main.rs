@@ -10,6 +10,7 @@ mod lifecycle;
 mod logs;
 mod network;
 mod replicas;
+mod secure;
 mod volumes;
 
 use e2e::cluster::Cluster;

@@ -9,6 +9,7 @@ mod requests;
 mod sandboxes;
 mod simulation;
 mod stored;
+mod tokens;
 
 use super::*;
 use proto::status::{NodeState, Phase};
