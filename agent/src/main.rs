@@ -60,6 +60,9 @@ enum Command {
     /// Copies files into a container or out of it; started by the agent
     #[command(hide = true)]
     Copy(agent::runtime::copy::Task),
+    /// Starts a process in a container of the built-in runtime; started by its monitor
+    #[command(hide = true)]
+    Enter(agent::runtime::process::Tenant),
 }
 
 #[derive(Debug, Subcommand)]
@@ -72,6 +75,7 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let done = match arguments.command {
         Some(Command::Monitor { dir }) => return agent::runtime::monitor::main(&dir),
+        Some(Command::Enter(tenant)) => return agent::runtime::process::enter(&tenant),
         Some(Command::Copy(task)) => return agent::runtime::copy::main(&task),
         Some(Command::Config {
             command: ConfigCommand::Print,

@@ -15,6 +15,7 @@ Examples:
   sbxctl logs -f shared-volume                   follow the output of its containers
   sbxctl cp site web:/www                        copy files into a sandbox, or out of it
   sbxctl port-forward web 8080:80                reach a port of it, published or not
+  sbxctl exec -it web -- sh                      a shell in its container
   sbxctl wait sandbox/web --for phase=Running    block until it runs, fail if it never can
   sbxctl delete sandbox web --wait               end it and wait until nothing is left
 
@@ -26,7 +27,8 @@ Exit codes:
   1  refused, or failed
   2  the command line is wrong, or no cluster is known
   3  a manifest is wrong; nothing was sent
-  4  time ran out";
+  4  time ran out
+exec and attach end with the code of what they show.";
 
 /// Run sandboxes: groups of containers that share a network and volumes, on a replicated control plane.
 #[derive(Debug, Parser)]
@@ -115,6 +117,10 @@ pub enum Command {
     Delete(DeleteArgs),
     /// Show what a sandbox's containers have written.
     Logs(LogsArgs),
+    /// Run a command in a container.
+    Exec(ExecArgs),
+    /// Show what a container writes from now on.
+    Attach(AttachArgs),
     /// Copy files and directories into a sandbox or out of it.
     Cp(CpArgs),
     /// Reach ports of a sandbox from this machine, published or not.
@@ -301,6 +307,64 @@ pub struct PortForwardArgs {
     /// The address of this machine to listen on; others can reach any but the loopback's.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1")]
     pub address: std::net::IpAddr,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+The command runs as the container's own program does: same user, folder, environment, capabilities and limits.
+It needs no shell, but knows none either: write `sh -c '...'` where you want one.
+
+Its exit code becomes that of sbxctl: 128 + N where signal N ended it, 127 where it is not in the image, 126
+where it can't be run. Whatever keeps sbxctl from running it is told on stderr, with one of sbxctl's own codes.
+
+Signals that sbxctl gets are passed on to it (with -t, keys do that); Ctrl-C for the third time ends sbxctl at
+once. When sbxctl ends first, or loses its connection, the command gets SIGHUP, and SIGKILL 2 s later.
+
+Examples:
+  sbxctl exec web -- ls -l /data
+  sbxctl exec -it web -c server -- sh              a shell, in a terminal
+  sbxctl exec -i web -- tar -C /data -x < data.tar
+  sbxctl exec web -- sh -c 'kill -USR1 1'")]
+pub struct ExecArgs {
+    /// A sandbox's id; sandbox/ID is understood too.
+    #[arg(value_name = "SANDBOX")]
+    pub sandbox: String,
+    /// Pass stdin on to the command, which else has none.
+    #[arg(short = 'i', long)]
+    pub stdin: bool,
+    /// Give it a terminal of its own, of this one's size. Its errors then come on stdout as well.
+    #[arg(short = 't', long)]
+    pub tty: bool,
+    /// In this container; by default the sandbox's first one.
+    #[arg(short, long, value_name = "NAME")]
+    pub container: Option<String>,
+    /// A variable, in addition to the container's or instead of one; may be repeated.
+    #[arg(short, long, value_name = "KEY=VALUE", value_parser = variable)]
+    pub env: Vec<String>,
+    /// The command and its arguments, behind --.
+    #[arg(value_name = "COMMAND", last = true, required = true)]
+    pub command: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Byte for byte and as it is written, also what has no end of line yet; `sbxctl logs -f` shows lines, those of
+before as well. Ends with the container, with its exit code. What is not read as fast as it comes is skipped,
+and told at the end: a container is never held up by who watches it.
+
+Examples:
+  sbxctl attach web
+  sbxctl attach web -c server")]
+pub struct AttachArgs {
+    /// A sandbox's id; sandbox/ID is understood too.
+    #[arg(value_name = "SANDBOX")]
+    pub sandbox: String,
+    /// This container; by default the sandbox's first one.
+    #[arg(short, long, value_name = "NAME")]
+    pub container: Option<String>,
+    /// Refused: containers are started without an input. See `sbxctl exec -i`.
+    #[arg(short = 'i', long)]
+    pub stdin: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -605,6 +669,10 @@ fn policy_setting(text: &str) -> Result<(PolicyName, bool), String> {
         .parse()
         .map_err(|_| format!("`{allowed}` is neither true nor false"))?;
     Ok((name, allowed))
+}
+
+fn variable(text: &str) -> Result<String, String> {
+    key_value(text).map(|_| text.to_owned())
 }
 
 fn phase(text: &str) -> Result<proto::status::Phase, String> {

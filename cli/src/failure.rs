@@ -58,6 +58,13 @@ pub enum Failure {
     Output(std::io::Error),
     #[error("render the output: {0}")]
     Render(String),
+    #[error("use the terminal: {0}")]
+    Terminal(std::io::Error),
+    #[error("listen to signals: {0}")]
+    Signals(std::io::Error),
+    /// What was run there has ended so, and has said what it had to say.
+    #[error("exit code {0}")]
+    Exited(u8),
     #[error(transparent)]
     Context(#[from] ContextError),
     #[error(transparent)]
@@ -75,7 +82,7 @@ impl Failure {
             Self::Invalid { .. } => EXIT_INVALID,
             Self::TimedOut { .. } => EXIT_TIMEOUT,
             Self::Client(error) if error.is_timeout() => EXIT_TIMEOUT,
-            Self::Several { code, .. } => *code,
+            Self::Several { code, .. } | Self::Exited(code) => *code,
             Self::ReadFile { .. }
             | Self::EmptyFolder { .. }
             | Self::Client(_)
@@ -88,13 +95,20 @@ impl Failure {
             | Self::Render(_)
             | Self::Context(_)
             | Self::Provision(_)
+            | Self::Terminal(_)
+            | Self::Signals(_)
             | Self::Dev(_) => EXIT_FAILED,
         }
     }
 
-    /// The reader of our output has gone (`sbxctl get ... | head`): no reason to complain.
+    /// No reason to complain: the reader of our output has gone (`sbxctl get ... | head`), or somebody else's program has
+    /// ended as it did.
     #[must_use]
-    pub fn is_closed_pipe(&self) -> bool {
-        matches!(self, Self::Output(source) if source.kind() == std::io::ErrorKind::BrokenPipe)
+    pub fn is_silent(&self) -> bool {
+        match self {
+            Self::Output(source) => source.kind() == std::io::ErrorKind::BrokenPipe,
+            Self::Exited(_) => true,
+            _ => false,
+        }
     }
 }

@@ -59,7 +59,7 @@ pub fn run(cli: Cli) -> ExitCode {
     match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            if !failure.is_closed_pipe() {
+            if !failure.is_silent() {
                 writeln!(stderr, "sbxctl: {failure}").ok();
             }
             ExitCode::from(failure.exit_code())

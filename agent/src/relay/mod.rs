@@ -5,15 +5,21 @@
 //! |---|---|
 //! | `talk` | both directions of a stream |
 //! | `logs` | what containers have written |
+//! | `exec` | a command in a container |
+//! | `terminal` | the other end of a command's terminal |
+//! | `attach` | what a container writes from now on |
 //! | `copy` | files into a container, and out of it |
 //! | `forward` | a connection to a port |
 //!
 //! Nothing here is buffered but what the stream holds: a slow user makes the sandbox wait, or what he reads.
 
+mod attach;
 mod copy;
+mod exec;
 mod forward;
 mod logs;
 mod talk;
+mod terminal;
 
 pub use talk::{Hears, Left, Says, Talk};
 
@@ -22,11 +28,13 @@ use crate::report::Reports;
 use crate::runtime::copy::CopyFault;
 use crate::runtime::forward::ForwardFault;
 use crate::runtime::logs::LogsError;
+use crate::runtime::monitor::MonitorError;
 use proto::id::{SandboxId, Uid};
 use proto::relay::Input;
 use proto::wire::open_relay::What;
 use proto::wire::relay_request::What as Wish;
 use proto::wire::{self, Phase};
+use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 use tokio::time::timeout;
@@ -53,10 +61,35 @@ pub enum RelayError {
     Forward(#[from] ForwardFault),
     #[error("{0} is no port: 1..=65535 are")]
     Port(u32),
+    /// In the monitor's words.
+    #[error("{0}")]
+    Refused(String),
+    #[error("the sandbox has ended")]
+    Over,
+    #[error(transparent)]
+    Monitor(MonitorError),
+    #[error("cannot make a pipe: {0}")]
+    Pipe(io::Error),
+    #[error("cannot get its terminal: {0}")]
+    Console(io::Error),
+    #[error("a terminal of {0} rows and {1} columns can't be had: both are 1 to 65535")]
+    Terminal(u32, u32),
+    #[error("container {0} takes no input: containers are started without one")]
+    NoInput(String),
     #[error("the conversation was opened and not begun")]
     NotBegun,
     #[error("this agent does not know what is asked for; it is older than the leader")]
     Unknown,
+}
+
+impl From<MonitorError> for RelayError {
+    fn from(error: MonitorError) -> Self {
+        match error {
+            MonitorError::Refused { why, .. } => Self::Refused(why),
+            MonitorError::Ended { .. } => Self::Over,
+            error => Self::Monitor(error),
+        }
+    }
 }
 
 /// The sandboxes of this node, as they are found for a user.
@@ -74,6 +107,13 @@ pub(crate) struct Found {
     pub(crate) report: wire::SandboxReport,
     /// Its own folder.
     pub(crate) dir: PathBuf,
+}
+
+impl Found {
+    /// The folder of its monitor.
+    pub(crate) fn monitor(&self) -> PathBuf {
+        crate::host::monitor(&self.dir)
+    }
 }
 
 impl Sandboxes {
@@ -119,10 +159,13 @@ pub(crate) async fn serve(
                 Ok(Some(_)) | Err(_) => return Err(RelayError::NotBegun),
             }
             let found = sandboxes.find(&request.sandbox_id)?;
+            let container = request.container;
             match request.what {
-                Some(Wish::Copy(copy)) => copy::serve(copy, request.container, talk, &found).await,
+                Some(Wish::Exec(exec)) => exec::serve(exec, container, talk, &found).await,
+                Some(Wish::Attach(_)) => attach::serve(&container, talk, &found).await,
+                Some(Wish::Copy(copy)) => copy::serve(copy, container, talk, &found).await,
                 Some(Wish::Forward(forward)) => forward::serve(forward, talk, &found).await,
-                Some(Wish::Exec(_) | Wish::Attach(_)) | None => Err(RelayError::Unknown),
+                None => Err(RelayError::Unknown),
             }
         }
         None => Err(RelayError::Unknown),

@@ -31,9 +31,9 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 /// Of the sandboxes' own end; the tests' programs end at once or never.
 pub(crate) const GRACE: Duration = Duration::from_millis(500);
 
-const COMMANDS: [&str; 21] = [
+const COMMANDS: [&str; 23] = [
     "cat", "dd", "echo", "false", "grep", "head", "hostname", "id", "kill", "ln", "ls", "mkfifo", "mount",
-    "rm", "sh", "sleep", "stat", "tail", "touch", "true", "yes",
+    "rm", "sh", "sleep", "stat", "stty", "tail", "touch", "true", "tty", "yes",
 ];
 
 static NEXT: AtomicU32 = AtomicU32::new(0);

@@ -1,6 +1,7 @@
 //! The monitor and every runtime on the real kernel, as root: what each must do alike.
 
 mod copy;
+mod exec;
 mod fixture;
 mod limits;
 

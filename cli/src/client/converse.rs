@@ -69,6 +69,12 @@ impl Says {
 }
 
 impl Hears {
+    /// What is said where it has ended without an end.
+    #[must_use]
+    pub fn cut_short(&self) -> String {
+        format!("{}: it ended without telling how", self.act)
+    }
+
     /// What comes next; `None`: nothing more does. Cancel safe.
     ///
     /// # Errors

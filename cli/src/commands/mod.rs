@@ -1,11 +1,13 @@
 //! One folder per verb; each `run` takes its parsed arguments and an [`Invocation`].
 
 pub mod apply;
+pub mod attach;
 pub mod cluster;
 pub mod completion;
 pub mod cp;
 pub mod delete;
 pub mod drain;
+pub mod exec;
 pub mod get;
 pub mod logs;
 pub mod policy;
@@ -30,6 +32,8 @@ pub async fn run(command: Command, invocation: &mut Invocation) -> Result<(), Fa
         Command::Cp(args) => cp::run(&args, invocation).await,
         Command::PortForward(args) => port_forward::run(&args, invocation).await,
         Command::Logs(args) => logs::run(&args, invocation).await,
+        Command::Exec(args) => exec::run(&args, invocation).await,
+        Command::Attach(args) => attach::run(&args, invocation).await,
         Command::Wait(args) => wait::run(&args, invocation).await,
         Command::Cordon(args) => drain::cordon(&args, invocation).await,
         Command::Uncordon(args) => drain::uncordon(&args, invocation).await,

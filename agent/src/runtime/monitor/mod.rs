@@ -6,6 +6,7 @@
 //! | `launch` | agent | starting one |
 //! | `attach` | agent | finding one again, or what it has left |
 //! | `watch` | agent | its states and the commands to it |
+//! | `guest` | agent | a process beside a container's program, and seeing what a container writes |
 //! | `state` | agent | what is said of one that does not speak |
 //! | `files` | both | what is in its folder |
 //! | `socket` | both | packets |
@@ -18,6 +19,7 @@
 mod attach;
 mod error;
 mod files;
+mod guest;
 mod identity;
 mod launch;
 mod socket;
@@ -27,8 +29,10 @@ mod watch;
 
 pub use attach::attach;
 pub use error::MonitorError;
+pub use guest::{Guest, GuestEnd, attach_to, exec};
 pub use launch::{Launch, launch};
 pub use supervise::main;
 pub use watch::Monitor;
 
 pub(crate) use files::read_spec;
+pub(crate) use socket::receive;

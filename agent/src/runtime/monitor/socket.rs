@@ -1,18 +1,27 @@
 //! The monitor's socket: packets, so that neither side has to find where a message ends. Addressed through the
 //! descriptor of its folder, because an address ends at 108 bytes and a path does not.
 
-use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, connect, listen, socket};
+use nix::sys::socket::{
+    AddressFamily, Backlog, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, UnixAddr,
+    bind, connect, listen, recvmsg, sendmsg, socket,
+};
 use std::fs::File;
-use std::io;
-use std::os::fd::AsRawFd;
+use std::io::{self, IoSlice, IoSliceMut};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
+
+use crate::runtime::sys::received::received;
 
 /// A packet that is longer is refused by the kernel: it is the default size of a socket's send buffer
 /// (`net.core.wmem_default`). A state takes some 100 bytes a container.
 pub(super) const MAX_PACKET: usize = 208 << 10;
-/// Agents that may wait until the monitor, which creates a container, takes notice of them. There is one.
-const BACKLOG: i32 = 4;
+/// Commands are short but for the words of processes to start, which the monitor bounds.
+pub(super) const MAX_COMMAND: usize = 72 << 10;
+/// Descriptors that come with a packet: the standard streams of a process.
+const MAX_STREAMS: usize = 3;
+/// Agents that may wait until the monitor, which creates a container, takes notice of them: one, and users of its containers.
+const BACKLOG: i32 = 16;
 
 /// Makes the socket at `path` and listens. What it accepts are packets as well.
 pub(super) fn listener(path: &Path) -> io::Result<UnixListener> {
@@ -37,6 +46,32 @@ pub(super) fn connection(path: &Path) -> io::Result<UnixStream> {
     let fd = socket(AddressFamily::Unix, SockType::SeqPacket, flags, None)?;
     at(path, |address| connect(fd.as_raw_fd(), address))?;
     Ok(UnixStream::from(fd))
+}
+
+/// Sends one packet, and `streams` with it.
+pub(super) fn send(socket: BorrowedFd<'_>, packet: &[u8], streams: &[BorrowedFd<'_>]) -> io::Result<()> {
+    let streams: Vec<RawFd> = streams.iter().map(AsRawFd::as_raw_fd).collect();
+    let rights = [ControlMessage::ScmRights(&streams)];
+    let along = if streams.is_empty() { &rights[..0] } else { &rights };
+    let parts = [IoSlice::new(packet)];
+    sendmsg::<()>(socket.as_raw_fd(), &parts, along, MsgFlags::MSG_NOSIGNAL, None)?;
+    Ok(())
+}
+
+/// One packet, or some bytes where it is a socket for streams, and the descriptors that came with it; 0: the other side
+/// has gone.
+pub(crate) fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<(usize, Vec<OwnedFd>)> {
+    let mut space = nix::cmsg_space!([RawFd; MAX_STREAMS]);
+    let mut parts = [IoSliceMut::new(buffer)];
+    let flags = MsgFlags::MSG_CMSG_CLOEXEC;
+    let message = recvmsg::<()>(socket.as_raw_fd(), &mut parts, Some(&mut space), flags)?;
+    let mut streams = Vec::new();
+    for part in message.cmsgs()? {
+        if let ControlMessageOwned::ScmRights(raw) = part {
+            streams.extend(raw.into_iter().map(received));
+        }
+    }
+    Ok((message.bytes, streams))
 }
 
 fn at<T>(path: &Path, act: impl FnOnce(&UnixAddr) -> nix::Result<T>) -> io::Result<T> {

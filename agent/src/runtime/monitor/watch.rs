@@ -234,7 +234,8 @@ impl Link {
                     let _ = waiting.send(answer);
                 }
             }
-            None => {}
+            // Of a guest, which has a connection of its own.
+            Some(Notice::Ended(_)) | None => {}
         }
     }
 

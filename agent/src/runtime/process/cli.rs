@@ -4,7 +4,7 @@
 
 use super::program;
 use super::words::Words;
-use super::{Container, Output, PATIENCE, Runtime, RuntimeError};
+use super::{Container, Exec, Output, PATIENCE, Runtime, RuntimeError};
 use crate::runtime::sys::pidfd::PidFd;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
@@ -41,13 +41,17 @@ impl CommandLine {
     }
 
     fn command(&self, step: &str) -> Command {
+        self.command_with(step, self.words.path())
+    }
+
+    fn command_with(&self, step: &str, log: &Path) -> Command {
         let mut command = program::command(self.runtime);
         command
             .args(&self.flags)
             .arg("--root")
             .arg(&self.root)
             .arg("--log")
-            .arg(self.words.path())
+            .arg(log)
             .args(["--log-format", "json", step]);
         command
     }
@@ -158,6 +162,21 @@ impl Runtime for CommandLine {
         let mut command = self.command("kill");
         command.arg(id).arg((signal as i32).to_string());
         self.run("signal", id, command, PATIENCE)
+    }
+
+    fn exec(&mut self, exec: &Exec<'_>) -> Result<Command, RuntimeError> {
+        let mut command = self.command_with("exec", exec.log);
+        command
+            .arg("--process")
+            .arg(exec.process)
+            .arg("--pid-file")
+            .arg(exec.pid_file)
+            .arg("--detach");
+        if let Some(console) = exec.console {
+            command.arg("--console-socket").arg(console);
+        }
+        command.arg(exec.id);
+        Ok(command)
     }
 
     fn delete(&mut self, id: &str) -> Result<(), RuntimeError> {

@@ -7,6 +7,7 @@
 //! | `available` | which of them this node has |
 //! | `native` | the built-in one: libcontainer, in process |
 //! | `executor` | the last step of `native` in the container, and word of how it went |
+//! | `tenant` | a further process in a container of `native`, by a process beside the monitor |
 //! | `cli` | `runc` and those that have its command line |
 //! | `runsc` | gVisor: all containers of a sandbox in one instance of its kernel |
 //! | `program` | how such a program is run |
@@ -18,10 +19,12 @@ mod executor;
 mod native;
 mod program;
 mod runsc;
+mod tenant;
 mod words;
 
 pub use available::runtimes;
 pub use runsc::INSTANCE;
+pub use tenant::{Tenant, main as enter};
 
 use crate::runtime::sys::wait::Ended;
 use nix::sys::signal::Signal;
@@ -30,6 +33,7 @@ use proto::spec;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
 /// Any step of a runtime takes some 50 ms, and seconds on a machine under heavy load. One that takes this long
@@ -50,6 +54,22 @@ pub struct Container<'a> {
 pub struct Output {
     pub stdout: OwnedFd,
     pub stderr: OwnedFd,
+}
+
+/// A process to start in a container that runs, beside its program. All paths are absolute but for the socket.
+#[derive(Debug, Clone, Copy)]
+pub struct Exec<'a> {
+    /// The container.
+    pub id: &'a str,
+    /// The OCI spec's `process`, as JSON.
+    pub process: &'a Path,
+    /// Where its number is written.
+    pub pid_file: &'a Path,
+    /// Where is said why it could not be started.
+    pub log: &'a Path,
+    /// Who listens there is sent the master of its terminal, where it has one. Relative to the caller's folder, which
+    /// must be the program's as well: an address ends at 108 bytes.
+    pub console: Option<&'a Path>,
 }
 
 /// Why a step of a runtime did not succeed.
@@ -133,6 +153,14 @@ pub trait Runtime {
     /// [`RuntimeError`], also where it has ended.
     fn kill(&mut self, id: &str, signal: Signal) -> Result<(), RuntimeError>;
 
+    /// The program that starts a further process, which becomes a child of the next subreaper. It ends once that was
+    /// done, or with a failure and the reason in the log. Not run yet, and without its standard streams, which are the
+    /// process' as well where it has no terminal.
+    ///
+    /// # Errors
+    /// [`RuntimeError`]
+    fn exec(&mut self, exec: &Exec<'_>) -> Result<Command, RuntimeError>;
+
     /// Forgets it, and removes its cgroup; its processes, if any, are killed. Idempotent.
     ///
     /// # Errors
@@ -152,6 +180,12 @@ pub trait Runtime {
     fn close(&mut self) -> Result<(), RuntimeError> {
         Ok(())
     }
+}
+
+/// What such a program has said in its `log`: the outermost error; empty where there is none.
+#[must_use]
+pub(crate) fn reason(log: &Path) -> String {
+    words::Words::of(log).last()
 }
 
 /// The runtime `kind`. Keeps its state below `root`, which is its own, and writes to the file `log`.

@@ -1,8 +1,9 @@
 //! The built-in runtime: libcontainer in our own process. Owns what libcontainer does to it on the way.
 
 use super::executor::{self, Start, Verdict};
+use super::tenant::Tenant;
 use super::words::{Listener, Words};
-use super::{Container, Output, PATIENCE, Runtime, RuntimeError};
+use super::{Container, Exec, Output, PATIENCE, Runtime, RuntimeError};
 use crate::runtime::sys::pidfd::PidFd;
 use libcontainer::container::Container as Handle;
 use libcontainer::container::builder::ContainerBuilder;
@@ -17,6 +18,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 const PROGRAM: &str = "libcontainer";
 /// Precedes what has failed in the container's own process.
@@ -40,14 +42,7 @@ struct Made {
 
 impl Native {
     pub(super) fn open(root: &Path, log: &Path) -> Result<Self, RuntimeError> {
-        let mut options = OpenOptions::new();
-        let file = options.create(true).append(true).mode(LOG_MODE).open(log);
-        let file = file.map_err(|source| RuntimeError::Make {
-            path: log.to_owned(),
-            source,
-        })?;
-        // Only the first one of a process hears: a monitor has one runtime.
-        let _ = tracing::subscriber::set_global_default(Listener::new(file));
+        listen(log)?;
         Ok(Self {
             root: root.to_owned(),
             words: Words::of(log),
@@ -88,26 +83,11 @@ impl Native {
         })
     }
 
-    /// What was being done is in the innermost error, and why it failed often in the first event only.
     fn failed(&self, act: &'static str, container: &str, fault: &LibcontainerError) -> RuntimeError {
-        let mut innermost: &dyn Error = fault;
-        while let Some(source) = innermost.source() {
-            innermost = source;
-        }
-        let what = innermost.to_string();
-        let what = match what.rsplit_once(IN_CONTAINER) {
-            Some((_, what)) => what.to_owned(),
-            None => what,
-        };
-        let events = self.words.errors();
-        let words = match events.first() {
-            Some(why) if !why.contains(&what) => format!("{what}: {why}"),
-            Some(_) | None => what,
-        };
         RuntimeError::Failed {
             act,
             container: container.to_owned(),
-            words,
+            words: explain(fault, &self.words),
         }
     }
 
@@ -117,6 +97,37 @@ impl Native {
             container: id.to_owned(),
             words: "there is none".to_owned(),
         })
+    }
+}
+
+/// Writes to `log` from now on what libcontainer has to say.
+pub(super) fn listen(log: &Path) -> Result<(), RuntimeError> {
+    let mut options = OpenOptions::new();
+    let file = options.create(true).append(true).mode(LOG_MODE).open(log);
+    let file = file.map_err(|source| RuntimeError::Make {
+        path: log.to_owned(),
+        source,
+    })?;
+    // Only the first one of a process hears: a monitor has one runtime.
+    let _ = tracing::subscriber::set_global_default(Listener::new(file));
+    Ok(())
+}
+
+/// What was being done is in the innermost error, and why it failed often in the first event only.
+pub(super) fn explain(fault: &LibcontainerError, words: &Words) -> String {
+    let mut innermost: &dyn Error = fault;
+    while let Some(source) = innermost.source() {
+        innermost = source;
+    }
+    let what = innermost.to_string();
+    let what = match what.rsplit_once(IN_CONTAINER) {
+        Some((_, what)) => what.to_owned(),
+        None => what,
+    };
+    let events = words.errors();
+    match events.first() {
+        Some(why) if !why.contains(&what) => format!("{what}: {why}"),
+        Some(_) | None => what,
     }
 }
 
@@ -168,6 +179,11 @@ impl Runtime for Native {
                 container: id.to_owned(),
                 words: source.desc().to_owned(),
             })
+    }
+
+    fn exec(&mut self, exec: &Exec<'_>) -> Result<Command, RuntimeError> {
+        self.made("enter", exec.id)?;
+        Ok(Tenant::of(&self.root, exec).command())
     }
 
     fn delete(&mut self, id: &str) -> Result<(), RuntimeError> {

@@ -7,7 +7,7 @@
 //! asked then.
 
 use super::cli::CommandLine;
-use super::{Container, Instance, Output, Runtime, RuntimeError};
+use super::{Container, Exec, Instance, Output, Runtime, RuntimeError};
 use crate::runtime::sys::wait::Ended;
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
@@ -18,6 +18,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
 /// What holds for all containers:
@@ -128,6 +129,11 @@ impl Runtime for Runsc {
 
     fn kill(&mut self, id: &str, signal: Signal) -> Result<(), RuntimeError> {
         self.line.kill(id, signal)
+    }
+
+    /// What stands for the process on the host is a program that waits for it and ends as it has.
+    fn exec(&mut self, exec: &Exec<'_>) -> Result<Command, RuntimeError> {
+        self.line.exec(exec)
     }
 
     /// Of an instance that was killed nothing can be asked: what counts is that nothing is kept.

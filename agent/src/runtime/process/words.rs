@@ -83,6 +83,17 @@ fn cut(mut words: String) -> String {
     words
 }
 
+/// One write a line: the processes share the file.
+fn write_line(mut log: &File, message: &str) -> io::Result<()> {
+    let line = serde_json::json!({"level": "error", "msg": message});
+    log.write_all(format!("{line}\n").as_bytes())
+}
+
+/// Says it in `log`, as the last and outermost error.
+pub(super) fn tell(log: &Path, message: &str) -> io::Result<()> {
+    write_line(&File::options().create(true).append(true).open(log)?, message)
+}
+
 /// Writes libcontainer's errors to a file. Also in the processes that it forks, up to the program's start.
 #[derive(Debug)]
 pub(super) struct Listener {
@@ -103,10 +114,8 @@ impl Subscriber for Listener {
     fn event(&self, event: &Event<'_>) {
         let mut line = Line::default();
         event.record(&mut line);
-        let message = format!("{}{}", line.message, line.fields);
-        let line = serde_json::json!({"level": "error", "msg": message});
-        // One write a line: the processes share the file. Nobody could be told of a failure.
-        let _ = (&self.file).write_all(format!("{line}\n").as_bytes());
+        // Nobody could be told of a failure.
+        let _ = write_line(&self.file, &format!("{}{}", line.message, line.fields));
     }
 
     fn new_span(&self, _: &Attributes<'_>) -> Id {

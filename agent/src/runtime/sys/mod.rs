@@ -6,5 +6,8 @@ pub(crate) mod mount;
 pub(crate) mod namespace;
 pub(crate) mod pidfd;
 pub(crate) mod readable;
+pub(crate) mod received;
 pub(crate) mod signal;
+pub(crate) mod stream;
+pub(crate) mod terminal;
 pub(crate) mod wait;

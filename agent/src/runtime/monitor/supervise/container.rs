@@ -2,6 +2,7 @@
 //! notice of want of memory.
 
 use super::allowance::Allowance;
+use super::attachment::Attachment;
 use super::course::Exit;
 use super::say;
 use crate::clock::{self, BootTime};
@@ -28,6 +29,8 @@ pub(super) struct Container {
     outputs: [Option<File>; 2],
     logs: Writer,
     allowance: Allowance,
+    /// Those who see what it writes.
+    pub(super) attached: Vec<Attachment>,
     is_disk_complained_of: bool,
 }
 
@@ -65,6 +68,7 @@ impl Container {
             outputs: [Some(from_stdout), Some(from_stderr)],
             logs,
             allowance: Allowance::default(),
+            attached: Vec::new(),
             is_disk_complained_of: false,
         };
         Ok((container, Pipes { stdout, stderr }))
@@ -97,6 +101,9 @@ impl Container {
         let stream = STREAMS[number];
         match output.read(buffer) {
             Ok(length) if length > 0 => {
+                for attachment in &mut self.attached {
+                    attachment.write(number, &buffer[..length]);
+                }
                 let before = self.logs.written();
                 let kept = self.logs.write(stream, &buffer[..length], SystemTime::now());
                 self.allowance

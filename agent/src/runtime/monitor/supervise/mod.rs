@@ -7,14 +7,20 @@
 //! | `course` | the rules by which a sandbox ends; pure |
 //! | `sandbox` | the loop: what happens goes to `course`, what it decides is done |
 //! | `container` | one container: process, output, notice of want of memory |
+//! | `execs` | processes beside containers' programs |
+//! | `exec` | what such a process is to be |
+//! | `attachment` | who sees what a container writes while it writes it |
 //! | `agents` | who listens and commands |
 //! | `allowance` | how much a container may log; pure |
 //! | `score` | whom the kernel kills first for want of memory |
 
 mod agents;
 mod allowance;
+mod attachment;
 mod container;
 mod course;
+mod exec;
+mod execs;
 mod sandbox;
 mod score;
 
@@ -34,6 +40,10 @@ use std::os::fd::AsFd;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::ExitCode;
+
+/// Processes beside containers' programs, and those who see what containers write, at one time: far above what people do,
+/// so that nothing piles up. Containers' own limits hold for such processes as well.
+const MAX_GUESTS: usize = 32;
 
 /// Why a monitor could not begin, or go on. What goes wrong with a container is no such error.
 #[derive(Debug, thiserror::Error)]

@@ -2,9 +2,11 @@
 //! what follows, and does it. Writes down and tells every change.
 
 use super::agents::Agents;
+use super::attachment::Attachment;
 use super::container::{Container, Process, Stage};
 use super::course::{Act, Course, End, Exit};
-use super::{SuperviseError, say, score};
+use super::execs::Execs;
+use super::{MAX_GUESTS, SuperviseError, say, score};
 use crate::clock::{self, BootTime};
 use crate::runtime::cgroup::Cgroups;
 use crate::runtime::logs::Writer;
@@ -19,7 +21,7 @@ use nix::sys::time::TimeSpec;
 use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
 use nix::unistd::Pid;
 use proto::wire::monitor_command::Command;
-use proto::wire::{MonitorCommand, MonitorPhase, MonitorSpec, MonitorState, Reason};
+use proto::wire::{MonitorCommand, MonitorGuestEnded, MonitorPhase, MonitorSpec, MonitorState, Reason};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -34,6 +36,7 @@ pub(super) struct Sandbox {
     runtime: Box<dyn Runtime>,
     agents: Agents,
     containers: Vec<Container>,
+    execs: Execs,
     timer: TimerFd,
     buffer: Vec<u8>,
 }
@@ -75,6 +78,7 @@ impl Sandbox {
             runtime,
             agents,
             containers: Vec::new(),
+            execs: Execs::new(dir),
             timer,
             buffer: Vec::new(),
         })
@@ -106,6 +110,7 @@ impl Sandbox {
     pub(super) fn watch(&mut self) -> Result<(), SuperviseError> {
         loop {
             self.reap()?;
+            self.look_after_guests();
             let act = self.course.tick(BootTime::now());
             self.perform(act);
             self.publish();
@@ -196,11 +201,28 @@ impl Sandbox {
         };
         while let Some((pid, ended)) = next()? {
             let is_its = |c: &Container| c.process().is_some_and(|process| process.pid == pid);
-            if let Some(index) = self.containers.iter().position(is_its) {
-                self.exited(index, ended);
+            match self.containers.iter().position(is_its) {
+                Some(index) => self.exited(index, ended),
+                None => self.execs.reaped(pid, ended),
             }
         }
         Ok(())
+    }
+
+    /// Ends those whose agents have left, starts those that wait, and tells of the ends of others.
+    fn look_after_guests(&mut self) {
+        for connection in self.agents.take_left() {
+            self.execs.hang_up(connection);
+            for container in &mut self.containers {
+                container
+                    .attached
+                    .retain(|attached| attached.connection != connection);
+            }
+        }
+        self.execs.advance(&mut *self.runtime);
+        for (connection, how) in self.execs.take_ended() {
+            self.agents.ended(connection, how);
+        }
     }
 
     fn exited(&mut self, index: usize, by: Ended) {
@@ -210,6 +232,14 @@ impl Sandbox {
         let oom_killed = container.oom_killed();
         let exit = Exit { by, oom_killed };
         container.ended(exit, &mut self.buffer);
+        for attached in std::mem::take(&mut container.attached) {
+            let how = MonitorGuestEnded {
+                code: exit.code(),
+                lost_bytes: attached.lost_bytes,
+                ..Default::default()
+            };
+            self.agents.ended(attached.connection, how);
+        }
         if !was_started {
             // It was never the container's program that ran: why is known already.
             container.status.exit_code = None;
@@ -321,6 +351,10 @@ impl Sandbox {
                 polled.push(PollFd::new(oom.as_fd(), oom.interest()));
             }
         }
+        for end in self.execs.ends() {
+            meanings.push(Ready::Process);
+            polled.push(PollFd::new(end, PollFlags::POLLIN));
+        }
         match poll(&mut polled, PollTimeout::NONE) {
             Ok(_) | Err(Errno::EINTR) => {}
             Err(fault) => return Err(failed("wait for events")(fault)),
@@ -337,6 +371,7 @@ impl Sandbox {
             .next()
             .into_iter()
             .chain(quiet.iter().copied().flatten())
+            .chain(self.execs.next())
             .min()
         {
             // A moment of zero would mean never.
@@ -372,10 +407,45 @@ impl Sandbox {
     fn attend(&mut self) {
         self.agents.accept();
         let mut commands = Vec::new();
-        let (containers, runtime, course) = (&self.containers, &mut self.runtime, &mut self.course);
+        let (containers, runtime, course) = (&mut self.containers, &mut self.runtime, &mut self.course);
+        let execs = &mut self.execs;
         let names = &self.spec.containers;
-        self.agents
-            .listen(|command: MonitorCommand| match command.command {
+        let running = |containers: &[Container], name: &str| {
+            let index = names.iter().position(|spec| spec.name == name);
+            let index = index.ok_or_else(|| format!("there is no container {name}"))?;
+            match containers.get(index).map(|container| &container.stage) {
+                Some(Stage::Started(_)) => Ok(index),
+                Some(Stage::Waiting | Stage::Created(_)) | None => {
+                    Err(format!("container {name} does not run yet"))
+                }
+                Some(Stage::Over) => Err(format!("container {name} has ended")),
+            }
+        };
+        let guests = |execs: &Execs, containers: &[Container]| {
+            let attached: usize = containers.iter().map(|container| container.attached.len()).sum();
+            if execs.count() + attached < MAX_GUESTS {
+                return Ok(());
+            }
+            Err(format!(
+                "{MAX_GUESTS} commands and attachments are in this sandbox already"
+            ))
+        };
+        self.agents.listen(
+            |connection, command: MonitorCommand, streams| match command.command {
+                Some(Command::Exec(exec)) => {
+                    guests(execs, containers)?;
+                    let index = running(containers, &exec.container)?;
+                    execs.take(connection, exec, Path::new(&names[index].bundle), streams)
+                }
+                Some(Command::Attach(attach)) => {
+                    guests(execs, containers)?;
+                    let index = running(containers, &attach.container)?;
+                    containers[index]
+                        .attached
+                        .push(Attachment::new(connection, streams)?);
+                    Ok(())
+                }
+                Some(Command::ExecSignal(signal)) => execs.signal(connection, signal.number),
                 Some(Command::Stop(stop)) => {
                     commands.push(course.stop(Duration::from_millis(stop.grace_ms), BootTime::now()));
                     Ok(())
@@ -403,7 +473,8 @@ impl Sandbox {
                     }
                 }
                 None => Err("this monitor does not know the command".to_owned()),
-            });
+            },
+        );
         for act in commands {
             self.perform(act);
             self.is_changed = true;
