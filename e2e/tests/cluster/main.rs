@@ -3,6 +3,7 @@
 
 mod agents;
 mod copy;
+mod exec;
 mod forward;
 mod gvisor;
 mod isolation;
