@@ -62,6 +62,8 @@ struct Current {
     principal: Principal,
     certified: Certified,
     authority: Fingerprint,
+    /// Of the own certificate: two of one second have the same times.
+    own: Fingerprint,
     client: Arc<ClientConfig>,
     users: Arc<ServerConfig>,
     peers: Arc<ServerConfig>,
@@ -169,7 +171,7 @@ impl Credentials {
             Ok(read) => {
                 let same = {
                     let mut current = self.0.current.write().unwrap_or_else(PoisonError::into_inner);
-                    let same = current.certified == read.certified && current.authority == read.authority;
+                    let same = current.own == read.own && current.authority == read.authority;
                     *current = Arc::new(read);
                     same
                 };
@@ -244,6 +246,7 @@ impl Current {
             )?,
             peers: server(verifier().build().map_err(unusable)?, &[HTTP2])?,
             client: Arc::new(http2(client)),
+            own: Fingerprint::of(own),
             principal,
             certified,
             authority: fingerprint,
