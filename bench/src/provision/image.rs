@@ -27,7 +27,7 @@ pub(super) fn import(local: &Local) -> Result<(), BenchError> {
         act: "make a folder",
         source,
     })?;
-    let archive = write(folder.path(), |images, out| oci_archive(images, out))?;
+    let archive = write(folder.path(), oci_archive)?;
     let (state, archive) = (local.state_dir(), archive.display().to_string());
     let state = state.display().to_string();
     local.run("sbxlet", &["--state-dir", &state, "image", "import", &archive])?;
@@ -36,7 +36,7 @@ pub(super) fn import(local: &Local) -> Result<(), BenchError> {
 
 /// As `docker load` takes it.
 pub(super) fn for_engines(folder: &Path) -> Result<PathBuf, BenchError> {
-    write(folder, |images, out| docker_archive(images, out))
+    write(folder, docker_archive)
 }
 
 fn write(
