@@ -7,12 +7,14 @@ use crate::lease::Lease;
 use crate::report::Reports;
 use crate::runtime::cgroup::Cgroups;
 use crate::runtime::image::ImageStore;
+use crate::runtime::monitor::Nursery;
 use crate::runtime::network::Network;
 use libcontainer::oci_spec::runtime::Capabilities;
 use proto::id::Uid;
 use proto::spec::Runtime;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::sync::Semaphore;
 
@@ -32,6 +34,8 @@ pub struct Host {
     pub settings: HostSettings,
     pub(crate) starts: Semaphore,
     pub(crate) ends: Semaphore,
+    pub(crate) nursery: Arc<Nursery>,
+    is_priming: Arc<AtomicBool>,
 }
 
 /// What is the same for all sandboxes of a node.
@@ -56,7 +60,7 @@ pub struct HostSettings {
     /// The agent's own hard limit.
     pub open_files: u64,
     pub boot_id: String,
-    /// The program that is run as `monitor`.
+    /// The program that is run as `nursery` and `copy`.
     pub program: PathBuf,
 }
 
@@ -76,10 +80,35 @@ impl Host {
             addresses,
             reports,
             lease,
+            nursery: Arc::new(Nursery::of(settings.program.clone())),
             settings,
             starts: Semaphore::new(STARTS_AT_ONCE),
             ends: Semaphore::new(ENDS_AT_ONCE),
+            is_priming: Arc::default(),
         }
+    }
+
+    /// Readies what the first sandbox would have to wait for. Returns at once.
+    pub(crate) fn warm_up(&self) {
+        let nursery = self.nursery.clone();
+        tokio::task::spawn_blocking(move || {
+            if let Err(error) = nursery.warm_up() {
+                tracing::warn!(%error, "sandboxes that are made can't be watched at present");
+            }
+        });
+    }
+
+    /// Takes a wait of the kernel off the start of containers that is some milliseconds ahead; see
+    /// [`Cgroups::prime`]. Returns at once.
+    pub(crate) fn prime(&self) {
+        if self.is_priming.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let (cgroups, is_priming) = (self.cgroups.clone(), self.is_priming.clone());
+        tokio::task::spawn_blocking(move || {
+            cgroups.prime();
+            is_priming.store(false, Ordering::Relaxed);
+        });
     }
 
     /// The cgroup of a sandbox.

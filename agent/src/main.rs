@@ -51,11 +51,11 @@ enum Command {
         #[command(subcommand)]
         command: ImageCommand,
     },
-    /// Watches the containers of one sandbox; started by the agent
+    /// Divides into the monitors of sandboxes, which watch containers; started by the agent
     #[command(hide = true)]
-    Monitor {
-        #[arg(long)]
-        dir: PathBuf,
+    Nursery {
+        /// Room for what `ps` shows of monitors
+        room: String,
     },
     /// Copies files into a container or out of it; started by the agent
     #[command(hide = true)]
@@ -74,8 +74,8 @@ enum ConfigCommand {
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let done = match arguments.command {
-        Some(Command::Monitor { dir }) => return agent::runtime::monitor::main(&dir),
         Some(Command::Enter(tenant)) => return agent::runtime::process::enter(&tenant),
+        Some(Command::Nursery { .. }) => return agent::runtime::monitor::nursery_main(),
         Some(Command::Copy(task)) => return agent::runtime::copy::main(&task),
         Some(Command::Config {
             command: ConfigCommand::Print,

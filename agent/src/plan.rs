@@ -40,9 +40,9 @@ pub enum Stage {
     Partial,
     /// It has an address.
     Addressed,
-    /// Images, namespaces and network are there.
+    /// Images and namespaces are there.
     Provided,
-    /// Files, cgroup and bundles are there, and perhaps a monitor that could not start them all.
+    /// Network, files, cgroup and bundles are there, and perhaps a monitor that could not start them all.
     Prepared,
     /// All containers were started.
     Started,
@@ -73,9 +73,10 @@ pub struct Observed {
 pub enum Step {
     /// Choose an address, and note that something of the sandbox is here from now on.
     Address,
-    /// Pull the images; make namespaces and the network meanwhile, which is closed before anything runs.
+    /// Pull the images; make namespaces meanwhile.
     Provide,
-    /// Mount the files, make the cgroup, render the bundles.
+    /// Mount the files, make the cgroup, render the bundles; make the network meanwhile, which is closed before
+    /// anything runs.
     Prepare,
     /// Start the monitor, and with it all containers.
     Start,
@@ -83,7 +84,7 @@ pub enum Step {
     AwaitReady,
     /// End the containers and wait for what they leave to say.
     Stop,
-    /// Kill every process.
+    /// Kill every process, and cut the network meanwhile.
     Kill,
     /// Give back mounts, namespaces, network, cgroups and the address; keep logs and record.
     Release,

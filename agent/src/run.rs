@@ -197,6 +197,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), RunError
         lease,
         settings,
     ));
+    host.warm_up();
     let learned = session_node.replicas.subscribe();
     let given = config.servers.clone();
     let certified = async {

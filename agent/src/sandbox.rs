@@ -10,6 +10,7 @@ use crate::plan::{Ending, Observed, Outcome, Stage, Step, Wish, plan};
 use crate::runtime::firewall::Rules;
 use crate::runtime::image::Image;
 use crate::runtime::monitor::Monitor;
+use crate::runtime::network::NetworkError;
 use proto::id::Uid;
 use proto::spec::SandboxSpec;
 use proto::status::{AssignedPort, Reason};
@@ -19,6 +20,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 
 /// The pause before what could not be taken away is tried again: something holds on to it, most likely for a
 /// moment. Doubles up to the longest.
@@ -55,6 +57,8 @@ pub(crate) struct Parts {
     pub(crate) images: Vec<Arc<Image>>,
     pub(crate) spec: Option<wire::MonitorSpec>,
     pub(crate) monitor: Option<Monitor>,
+    /// Removes its network, since its processes are being killed.
+    pub(crate) cutting: Option<JoinHandle<Vec<NetworkError>>>,
     /// What the monitor was told of the time to live, and until when it lets the containers run.
     pub(crate) told: Option<Deadline>,
 }

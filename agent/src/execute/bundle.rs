@@ -119,6 +119,7 @@ fn render_instance(input: &Input, shared: &SandboxFiles) -> Result<wire::Monitor
             path: &of_instance(&input.cgroup),
             namespace: true,
             swap: input.cgroups.swap_accounted(),
+            quota: true,
         },
         rootfs: &own.rootfs,
         program: files::IDLE,
@@ -164,6 +165,10 @@ fn render(
         containers: input.spec.containers.len(),
     };
     let pins = Pins::below(&host::pins(&input.dir));
+    // What libcontainer does within the container's cgroup takes some 15 ms of cpu time: a container of a tenth of a
+    // processor would wait for most of its first period.
+    let runtime = input.spec.runtime.unwrap_or(input.settings.default_runtime);
+    let cpu = (runtime == Runtime::Native).then(|| bundle::cpu_quota(container.resource.cpu));
     let spec = bundle::render(&BundleInput {
         container,
         image: &image.config,
@@ -175,6 +180,7 @@ fn render(
             path: &cgroup,
             namespace: true,
             swap: input.cgroups.swap_accounted(),
+            quota: cpu.is_none(),
         },
         instance: in_instance.then_some(membership),
         sources: Sources {
@@ -200,6 +206,8 @@ fn render(
         bundle: text(&own.bundle),
         cgroup: text(&cgroup),
         logs: text(&own.logs),
+        cpu_quota_us: cpu.map_or(0, |cpu| cpu.quota_us),
+        cpu_period_us: cpu.map_or(0, |cpu| cpu.period_us),
     })
 }
 

@@ -53,8 +53,13 @@ pub(super) async fn stop(sandbox: &mut Sandbox, interrupt: &Interrupt) -> Result
     Ok(())
 }
 
+/// The network is cut meanwhile, and on until all is released: for the kernel that is mostly waiting.
 pub(super) async fn kill(sandbox: &mut Sandbox) -> Result<(), Halt> {
     let (cgroups, cgroup) = (sandbox.host.cgroups.clone(), sandbox.host.cgroup(sandbox.uid));
+    if sandbox.parts.cutting.is_none() {
+        let (host, uid) = (sandbox.host.clone(), sandbox.uid);
+        sandbox.parts.cutting = Some(tokio::spawn(async move { host.network.detach(uid).await }));
+    }
     let _turn = sandbox.host.ends.acquire().await;
     let killed = blocking(move || cgroups.kill(&cgroup)).await;
     killed.map_err(|error| Halt::Leftovers(vec![error.to_string()]))
@@ -72,7 +77,18 @@ pub(super) async fn release(sandbox: &mut Sandbox) -> Result<(), Halt> {
         failures.extend(texts(cgroups.remove(&cgroup)));
         failures
     });
-    let (detached, mut failures) = futures::join!(sandbox.host.network.detach(sandbox.uid), local);
+    let cutting = sandbox.parts.cutting.take();
+    let network = async {
+        match cutting {
+            // One that has died has done nothing that can't be done again.
+            Some(cutting) => match cutting.await {
+                Ok(failures) => failures,
+                Err(_) => sandbox.host.network.detach(sandbox.uid).await,
+            },
+            None => sandbox.host.network.detach(sandbox.uid).await,
+        }
+    };
+    let (detached, mut failures) = futures::join!(network, local);
     failures.extend(texts(detached));
     drop(turn);
     if !failures.is_empty() {

@@ -8,7 +8,7 @@ use crate::host::{self, Host};
 use crate::record::{self, RecordStage};
 use crate::runtime::firewall::Rules;
 use crate::runtime::monitor::{self, Launch};
-use crate::runtime::namespace;
+use crate::runtime::namespace::{self, Pins};
 use crate::sandbox::{Interrupt, Sandbox};
 use proto::spec::SandboxSpec;
 use proto::wire::{self, MonitorPhase};
@@ -62,8 +62,8 @@ fn waiting(name: &str) -> wire::ContainerStatus {
     }
 }
 
-/// Pulls while the network is made. A pull may take long, and is given up when it is in vain; the network is
-/// made to its end.
+/// Pulls while the namespaces are made. A pull may take long, and is given up when it is in vain; namespaces are
+/// made to their end.
 pub(super) async fn provide(sandbox: &mut Sandbox, interrupt: &mut Interrupt) -> Result<(), Halt> {
     let begun = Instant::now();
     let spec = spec(sandbox)?;
@@ -74,34 +74,31 @@ pub(super) async fn provide(sandbox: &mut Sandbox, interrupt: &mut Interrupt) ->
         };
         (pulled, Instant::now())
     };
-    let connected = async { (connect(sandbox, &spec).await, Instant::now()) };
-    let ((pulled, pulled_at), (connected, connected_at)) = futures::join!(pulled, connected);
+    let (dir, name) = (host::pins(&sandbox.dir), hostname(&sandbox.report.sandbox_id));
+    let pinned = async {
+        let pinned = blocking(move || namespace::create(&dir, &name)).await;
+        (pinned, Instant::now())
+    };
+    sandbox.host.prime();
+    let ((pulled, pulled_at), (pinned, pinned_at)) = futures::join!(pulled, pinned);
     sandbox.parts.images = pulled?;
-    connected?;
+    pinned.map_err(Failure::from)?;
     for (status, image) in sandbox.report.containers.iter_mut().zip(&sandbox.parts.images) {
         status.image_digest.clone_from(&image.digest);
     }
     // `timed` counts up to now; these two ended at moments of their own.
     timed(sandbox, "pull", Instant::now() - (pulled_at - begun));
-    timed(sandbox, "network", Instant::now() - (connected_at - begun));
+    timed(sandbox, "namespaces", Instant::now() - (pinned_at - begun));
     // An agent that finds the sandbox half started shall know the images.
     record::write(&sandbox.dir, RecordStage::Creating, &sandbox.report).map_err(Failure::from)?;
     Ok(())
 }
 
-async fn connect(sandbox: &Sandbox, spec: &SandboxSpec) -> Result<(), Failure> {
-    let ip = sandbox.parts.ip.ok_or(Failure::Missing("its address"))?;
-    let (dir, name) = (host::pins(&sandbox.dir), hostname(&sandbox.report.sandbox_id));
-    let pins = blocking(move || namespace::create(&dir, &name)).await?;
-    let rules = Rules::of(spec, &sandbox.ports);
-    let network = &sandbox.host.network;
-    network.attach(sandbox.uid, ip, &pins.net, &rules).await?;
-    Ok(())
-}
-
-/// Mounts, limits, renders.
+/// Mounts, limits and renders while the network is made. Both to their end: what has failed is taken away as a whole.
 pub(super) async fn prepare(sandbox: &mut Sandbox, interrupt: &mut Interrupt) -> Result<(), Halt> {
+    let begun = Instant::now();
     let spec = spec(sandbox)?;
+    let ip = sandbox.parts.ip.ok_or(Failure::Missing("its address"))?;
     let input = Input {
         settings: sandbox.host.settings.clone(),
         cgroups: sandbox.host.cgroups.clone(),
@@ -109,14 +106,28 @@ pub(super) async fn prepare(sandbox: &mut Sandbox, interrupt: &mut Interrupt) ->
         uid: sandbox.uid,
         dir: sandbox.dir.clone(),
         hostname: hostname(&sandbox.report.sandbox_id),
-        ip: sandbox.parts.ip.ok_or(Failure::Missing("its address"))?,
+        ip,
         images: sandbox.parts.images.clone(),
-        spec,
+        spec: spec.clone(),
     };
-    let host = sandbox.host.clone();
-    let turn = turn(&host, interrupt).await?;
-    let prepared = blocking(move || bundle::prepare(&input)).await?;
-    drop(turn);
+    let host = &sandbox.host;
+    host.prime();
+    let pins = Pins::below(&host::pins(&sandbox.dir));
+    let rules = Rules::of(&spec, &sandbox.ports);
+    let attached = async {
+        let attached = host.network.attach(sandbox.uid, ip, &pins.net, &rules).await;
+        (attached, Instant::now())
+    };
+    let prepared = async {
+        let _turn = turn(host, interrupt).await?;
+        blocking(move || bundle::prepare(&input))
+            .await
+            .map_err(Halt::from)
+    };
+    let ((attached, attached_at), prepared) = futures::join!(attached, prepared);
+    attached.map_err(Failure::from)?;
+    let prepared = prepared?;
+    timed(sandbox, "network", Instant::now() - (attached_at - begun));
     sandbox.report.timings_ms.extend(prepared.timings_ms);
     sandbox.parts.spec = Some(prepared.monitor);
     Ok(())
@@ -140,8 +151,9 @@ pub(super) async fn start(sandbox: &mut Sandbox, interrupt: &mut Interrupt) -> R
         let launch = Launch {
             dir: host::monitor(&sandbox.dir),
             spec,
-            program: host.settings.program.clone(),
+            nursery: host.nursery.clone(),
         };
+        host.prime();
         sandbox.parts.told = Some(deadline);
         sandbox.parts.monitor = Some(monitor::launch(launch).await.map_err(Failure::from)?);
     }

@@ -8,7 +8,7 @@ use agent::runtime::cgroup::{self, Cgroups, SandboxLimits};
 use agent::runtime::files::{self, ContainerFiles, SandboxFiles};
 use agent::runtime::image::ImageConfig;
 use agent::runtime::logs::{self, Query, Source};
-use agent::runtime::monitor::{self, Launch, Monitor};
+use agent::runtime::monitor::{self, Launch, Monitor, Nursery};
 use agent::runtime::user::User;
 use agent::runtime::{namespace, process};
 use futures::StreamExt;
@@ -22,6 +22,7 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::sync::Once;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
@@ -131,6 +132,7 @@ impl Sandbox {
                 bundle: own.bundle.display().to_string(),
                 cgroup: cgroup.display().to_string(),
                 logs: own.logs.display().to_string(),
+                ..Default::default()
             });
         }
     }
@@ -145,6 +147,7 @@ impl Sandbox {
                 path: &cgroup::of_instance(&self.cgroup),
                 namespace: true,
                 swap: self.cgroups.swap_accounted(),
+                quota: true,
             },
             rootfs: &own.rootfs,
             program: files::IDLE,
@@ -181,6 +184,7 @@ impl Sandbox {
                 path: cgroup,
                 namespace: true,
                 swap: self.cgroups.swap_accounted(),
+                quota: true,
             },
             instance: self.spec.instance.as_ref().map(|_| Membership {
                 holder: process::INSTANCE,
@@ -214,10 +218,14 @@ impl Sandbox {
     }
 
     pub(crate) async fn launch(&self) -> Monitor {
+        self.launch_from(nursery()).await
+    }
+
+    pub(crate) async fn launch_from(&self, nursery: Arc<Nursery>) -> Monitor {
         let launched = monitor::launch(Launch {
             dir: self.monitor_dir(),
             spec: self.spec.clone(),
-            program: PathBuf::from(env!("CARGO_BIN_EXE_sbxlet")),
+            nursery,
         });
         launched.await.expect("launched")
     }
@@ -341,6 +349,13 @@ fn namespaces(pins: &namespace::Pins) -> Namespaces<'_> {
         uts: &pins.uts,
         ipc: &pins.ipc,
     }
+}
+
+/// One for all tests, as an agent has one for all sandboxes.
+pub(crate) fn nursery() -> Arc<Nursery> {
+    static NURSERY: OnceLock<Arc<Nursery>> = OnceLock::new();
+    let program = PathBuf::from(env!("CARGO_BIN_EXE_sbxlet"));
+    NURSERY.get_or_init(|| Arc::new(Nursery::of(program))).clone()
 }
 
 fn parse(containers: &str) -> SandboxSpec {

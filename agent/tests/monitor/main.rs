@@ -4,6 +4,7 @@ mod copy;
 mod exec;
 mod fixture;
 mod limits;
+mod nursery;
 
 use agent::clock::BootTime;
 use agent::runtime::monitor::{self, Monitor, MonitorError};
@@ -350,6 +351,25 @@ async fn killed_monitor_is_told_from_one_that_has_ended() {
             );
         }
     }
+}
+
+#[tokio::test]
+async fn cpu_limit_that_is_left_to_the_monitor_holds_when_the_program_runs() {
+    let mut sandbox = Sandbox::new(Runtime::Native, r#"name: c, args: [sleep, "600"]"#);
+    let container = &mut sandbox.spec.containers[0];
+    (container.cpu_quota_us, container.cpu_period_us) = (7_000, 50_000);
+    let group = container.cgroup.clone();
+    let monitor = sandbox.launch().await;
+    assert_eq!(monitor.started().await.phase(), MonitorPhase::Running);
+    let read = |path: String| std::fs::read_to_string(path).unwrap_or_default();
+    let v1 = |file: &str| read(format!("/sys/fs/cgroup/cpu{group}/{file}"));
+    let found = match v1("cpu.cfs_quota_us") {
+        none if none.is_empty() => read(format!("/sys/fs/cgroup{group}/cpu.max")),
+        quota => format!("{} {}", quota.trim(), v1("cpu.cfs_period_us")),
+    };
+    assert_eq!(found.trim(), "7000 50000");
+    monitor.stop(Duration::ZERO).await.expect("stopped");
+    ended(&monitor).await;
 }
 
 #[tokio::test]

@@ -49,7 +49,7 @@ pub fn render_instance(input: &InstanceInput<'_>) -> Result<Spec, OciSpecError> 
     let demand = budget::demand_on(input.spec, Some(Runtime::Runsc));
     let limits = LinuxResourcesBuilder::default()
         .memory(resources::memory(demand.memory, input.cgroup.swap)?)
-        .cpu(resources::cpu(demand.cpu)?)
+        .cpu(resources::cpu(demand.cpu, true)?)
         .pids(resources::pids(instance_pids(input.spec.containers.len()))?)
         .build()?;
     let own = |kind| LinuxNamespaceBuilder::default().typ(kind).build();

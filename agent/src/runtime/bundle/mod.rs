@@ -22,6 +22,7 @@ pub(crate) use capability::every_capability;
 pub use capability::{CapabilityError, available_capabilities};
 pub use instance::{InstanceInput, instance_pids, render_instance};
 pub use mounts::tmpfs_mode;
+pub use resources::{CpuQuota, cpu_quota};
 
 use super::image::ImageConfig;
 use super::seccomp;
@@ -119,6 +120,8 @@ pub struct Cgroup<'a> {
     pub namespace: bool,
     /// Swap is accounted, so that it can be limited.
     pub swap: bool,
+    /// The runtime limits the cpu; else that is left to the monitor.
+    pub quota: bool,
 }
 
 /// What on the host becomes what in the container. All exist.

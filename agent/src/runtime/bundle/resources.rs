@@ -37,7 +37,7 @@ pub(super) fn render(input: &BundleInput<'_>) -> Result<LinuxResources, BundleEr
     let build = || {
         LinuxResourcesBuilder::default()
             .memory(memory(input.budget.memory_limit, input.cgroup.swap)?)
-            .cpu(cpu(input.container.resource.cpu)?)
+            .cpu(cpu(input.container.resource.cpu, input.cgroup.quota)?)
             .pids(pids(PIDS)?)
             .devices(devices()?)
             .build()
@@ -62,20 +62,40 @@ pub(super) fn memory(limit: Bytes, swap: bool) -> Result<LinuxMemory, OciSpecErr
     }
 }
 
-pub(super) fn cpu(cpu: MilliCpu) -> Result<LinuxCpu, OciSpecError> {
+/// With a share, and a `quota` where the runtime is to set it.
+pub(super) fn cpu(cpu: MilliCpu, quota: bool) -> Result<LinuxCpu, OciSpecError> {
+    let shares = (cpu.0.saturating_mul(SHARES_PER_CORE) / 1_000).clamp(SHARES.0, SHARES.1);
+    let limits = LinuxCpuBuilder::default().shares(shares);
+    if !quota {
+        return limits.build();
+    }
+    let CpuQuota { quota_us, period_us } = cpu_quota(cpu);
+    limits
+        .quota(i64::try_from(quota_us).unwrap_or(i64::MAX))
+        .period(period_us)
+        .build()
+}
+
+/// How much cpu time there is in each period.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CpuQuota {
+    pub quota_us: u64,
+    pub period_us: u64,
+}
+
+/// What the limit of a container is for the kernel.
+#[must_use]
+pub fn cpu_quota(cpu: MilliCpu) -> CpuQuota {
     let in_period = |period: u64| cpu.0.saturating_mul(period) / 1_000;
-    let period = if in_period(PERIOD_US) < MIN_QUOTA_US {
+    let period_us = if in_period(PERIOD_US) < MIN_QUOTA_US {
         LONG_PERIOD_US
     } else {
         PERIOD_US
     };
-    let quota = i64::try_from(in_period(period).max(MIN_QUOTA_US)).unwrap_or(i64::MAX);
-    let shares = (cpu.0.saturating_mul(SHARES_PER_CORE) / 1_000).clamp(SHARES.0, SHARES.1);
-    LinuxCpuBuilder::default()
-        .shares(shares)
-        .quota(quota)
-        .period(period)
-        .build()
+    CpuQuota {
+        quota_us: in_period(period_us).max(MIN_QUOTA_US),
+        period_us,
+    }
 }
 
 fn devices() -> Result<Vec<LinuxDeviceCgroup>, OciSpecError> {

@@ -48,3 +48,10 @@ pub enum CgroupError {
     #[error("cannot watch {} for out-of-memory kills: {source}", path.display())]
     Watch { path: PathBuf, source: io::Error },
 }
+
+impl CgroupError {
+    /// The group could not be made for want of the one above.
+    pub(super) fn is_missing(&self) -> bool {
+        matches!(self, Self::Make { source, .. } if source.kind() == io::ErrorKind::NotFound)
+    }
+}

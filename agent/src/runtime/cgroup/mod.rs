@@ -144,9 +144,8 @@ impl Cgroups {
     /// [`CgroupError`] with the path and what could not be done there.
     pub fn create(&self, path: &Path, limits: &SandboxLimits) -> Result<(), CgroupError> {
         let created = match &self.trees {
-            Trees::V1(v1) => v1.create(path, limits),
+            Trees::V1(v1) | Trees::Hybrid(Hybrid { v1, .. }) => v1.create(path, limits),
             Trees::V2(v2) => v2.create(path, limits),
-            Trees::Hybrid(hybrid) => hybrid.v1.create(path, limits),
         };
         let created = created.and_then(|()| self.make(&of_monitor(path)));
         created.inspect_err(|_| {
@@ -156,8 +155,8 @@ impl Cgroups {
         })
     }
 
-    /// Called some milliseconds before the first [`Self::add_process`] of a sandbox's start, aside from it,
-    /// this makes that one fast. Takes up to some 30 ms where no process was moved of late, and changes nothing.
+    /// Called some milliseconds before an OCI runtime, or [`Self::add_process`], moves a process, and aside from it,
+    /// this makes that fast. Takes up to some 30 ms where no process was moved of late, and changes nothing.
     pub fn prime(&self) {
         let primed = match &self.trees {
             Trees::V1(v1) => v1.prime(),
@@ -198,6 +197,30 @@ impl Cgroups {
         match self.roots().first() {
             Some(root) => tree::processes(&tree::at(root, path)?),
             None => Ok(Vec::new()),
+        }
+    }
+
+    /// Moves the calling process, which has one thread, into the group. On version 1 that is fast at any time, which
+    /// [`Self::add_process`] is not.
+    ///
+    /// # Errors
+    /// [`CgroupError::Write`] where the kernel refuses.
+    pub fn join(&self, path: &Path) -> Result<(), CgroupError> {
+        match &self.trees {
+            Trees::V1(v1) => v1.join(path),
+            Trees::V2(v2) => v2.join(path),
+            Trees::Hybrid(hybrid) => hybrid.v1.join(path),
+        }
+    }
+
+    /// Limits the cpu time in each period, both in microseconds and > 0.
+    ///
+    /// # Errors
+    /// [`CgroupError::Write`] where there is no such group, or the kernel refuses.
+    pub fn limit_cpu(&self, path: &Path, quota_us: u64, period_us: u64) -> Result<(), CgroupError> {
+        match &self.trees {
+            Trees::V1(v1) | Trees::Hybrid(Hybrid { v1, .. }) => v1.limit_cpu(path, quota_us, period_us),
+            Trees::V2(v2) => v2.limit_cpu(path, quota_us, period_us),
         }
     }
 

@@ -7,12 +7,13 @@ use nix::unistd::Pid;
 use std::path::{Path, PathBuf};
 
 pub(super) const MEMORY: &str = "memory";
+const CPU: &str = "cpu";
 const CPUACCT: &str = "cpuacct";
 const PIDS: &str = "pids";
 const CPUSET: &str = "cpuset";
 const FREEZER: &str = "freezer";
 /// The first six are needed, the others are used where they are there.
-const USED: [&str; 8] = [MEMORY, "cpu", CPUACCT, PIDS, "devices", FREEZER, "blkio", CPUSET];
+const USED: [&str; 8] = [MEMORY, CPU, CPUACCT, PIDS, "devices", FREEZER, "blkio", CPUSET];
 const NEEDED: usize = 6;
 
 const LIMIT: &str = "memory.limit_in_bytes";
@@ -21,6 +22,8 @@ const HIERARCHICAL: &str = "memory.use_hierarchy";
 const OOM_CONTROL: &str = "memory.oom_control";
 /// What a new group does not inherit, and cannot have a process without.
 const CPUSET_FILES: [&str; 2] = ["cpuset.cpus", "cpuset.mems"];
+/// Threads, one by one.
+const THREADS: &str = "tasks";
 const NS_PER_USEC: u64 = 1_000;
 
 /// One tree.
@@ -44,6 +47,18 @@ impl Hierarchy {
 
     fn is_used(&self) -> bool {
         USED.iter().any(|controller| self.has(controller))
+    }
+
+    /// Makes one group, in a state to have processes.
+    fn make(&self, folder: &Path) -> Result<(), CgroupError> {
+        tree::make(folder)?;
+        if self.has(CPUSET) {
+            inherit_cpuset(folder)?;
+        }
+        if self.has(MEMORY) {
+            count_below(folder)?;
+        }
+        Ok(())
     }
 }
 
@@ -75,20 +90,25 @@ impl Hierarchies {
     pub(super) fn make(&self, path: &Path) -> Result<(), CgroupError> {
         for hierarchy in self.all.iter().filter(|h| h.is_used()) {
             for folder in tree::down_to(&hierarchy.root, path)? {
-                tree::make(&folder)?;
-                if hierarchy.has(CPUSET) {
-                    inherit_cpuset(&folder)?;
-                }
-                if hierarchy.has(MEMORY) {
-                    count_below(&folder)?;
-                }
+                hierarchy.make(&folder)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes the group in every tree that is used, below one that is there; where that is not, as [`Self::make`].
+    pub(super) fn make_below(&self, path: &Path) -> Result<(), CgroupError> {
+        for hierarchy in self.all.iter().filter(|h| h.is_used()) {
+            match hierarchy.make(&tree::at(&hierarchy.root, path)?) {
+                Err(fault) if fault.is_missing() => return self.make(path),
+                made => made?,
             }
         }
         Ok(())
     }
 
     pub(super) fn create(&self, path: &Path, limits: &SandboxLimits) -> Result<(), CgroupError> {
-        self.make(path)?;
+        self.make_below(path)?;
         let memory = self.group(MEMORY, path)?;
         let limit = limits.memory.0.to_string();
         tree::write(&memory, LIMIT, &limit)?;
@@ -100,11 +120,25 @@ impl Hierarchies {
     }
 
     pub(super) fn add_process(&self, path: &Path, pid: Pid) -> Result<(), CgroupError> {
+        self.add(path, tree::PROCS, &pid.to_string())
+    }
+
+    /// Unlike the move of a process, that of the calling thread waits for nobody.
+    pub(super) fn join(&self, path: &Path) -> Result<(), CgroupError> {
+        self.add(path, THREADS, "0")
+    }
+
+    fn add(&self, path: &Path, file: &str, who: &str) -> Result<(), CgroupError> {
         for hierarchy in self.all.iter().filter(|h| h.is_used()) {
-            let folder = tree::at(&hierarchy.root, path)?;
-            tree::write(&folder, tree::PROCS, &pid.to_string())?;
+            tree::write(&tree::at(&hierarchy.root, path)?, file, who)?;
         }
         Ok(())
+    }
+
+    pub(super) fn limit_cpu(&self, path: &Path, quota_us: u64, period_us: u64) -> Result<(), CgroupError> {
+        let group = self.group(CPU, path)?;
+        tree::write(&group, "cpu.cfs_period_us", &period_us.to_string())?;
+        tree::write(&group, "cpu.cfs_quota_us", &quota_us.to_string())
     }
 
     pub(super) fn prime(&self) -> Result<(), CgroupError> {

@@ -80,6 +80,16 @@ impl Unified {
         tree::write(&tree::at(&self.root, path)?, tree::PROCS, &pid.to_string())
     }
 
+    /// Threads can't be moved one by one here.
+    pub(super) fn join(&self, path: &Path) -> Result<(), CgroupError> {
+        self.add_process(path, Pid::from_raw(0))
+    }
+
+    pub(super) fn limit_cpu(&self, path: &Path, quota_us: u64, period_us: u64) -> Result<(), CgroupError> {
+        let limit = format!("{quota_us} {period_us}");
+        tree::write(&tree::at(&self.root, path)?, "cpu.max", &limit)
+    }
+
     pub(super) fn prime(&self) -> Result<(), CgroupError> {
         prime::prime(&self.root, None)
     }

@@ -5,7 +5,6 @@ use super::{Direction, Task};
 use crate::runtime::cgroup::{self, CgroupError, Cgroups};
 use crate::runtime::monitor;
 use crate::sealed::SealedError;
-use nix::unistd::Pid;
 use proto::wire;
 use std::ffi::OsStr;
 use std::io::{self, BufWriter, Write};
@@ -87,7 +86,7 @@ fn work(task: &Task) -> Result<(), WorkError> {
     std::fs::write("/proc/self/oom_score_adj", OOM_SCORE).map_err(WorkError::Score)?;
     // Before anything is written: a page counts where it is first touched. Not the container's own group, where a
     // program at its limit would have to make room for us.
-    cgroups.add_process(&cgroup::of_monitor(Path::new(&spec.cgroup)), Pid::this())?;
+    cgroups.join(&cgroup::of_monitor(Path::new(&spec.cgroup)))?;
     inside.become_root()?;
     match task.direction {
         Direction::In => {

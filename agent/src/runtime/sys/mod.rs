@@ -2,6 +2,7 @@
 //! wrongly from safe code. The only place in the agent where `unsafe` is allowed; decides nothing.
 #![allow(unsafe_code)]
 
+pub(crate) mod fork;
 pub(crate) mod mount;
 pub(crate) mod namespace;
 pub(crate) mod pidfd;

@@ -45,6 +45,13 @@ impl AsFd for PidFd {
     }
 }
 
+impl From<OwnedFd> for PidFd {
+    /// Of a descriptor that another process has opened as [`PidFd::open`] does.
+    fn from(process: OwnedFd) -> Self {
+        Self(process)
+    }
+}
+
 impl From<PidFd> for OwnedFd {
     fn from(process: PidFd) -> Self {
         process.0

@@ -42,6 +42,7 @@ struct Host {
     cgroup: PathBuf,
     cgroup_namespace: bool,
     swap: bool,
+    quota: bool,
     available: Capabilities,
     apparmor: bool,
     local_seccomp: Option<LinuxSeccomp>,
@@ -61,6 +62,7 @@ impl Host {
             cgroup: PathBuf::from("/sandboxd/7/c"),
             cgroup_namespace: true,
             swap: true,
+            quota: true,
             // All but CAP_SYS_RESOURCE.
             available: capability::of_bits(0x1ff_feff_ffff),
             apparmor: true,
@@ -97,6 +99,7 @@ impl Host {
                 path: &self.cgroup,
                 namespace: self.cgroup_namespace,
                 swap: self.swap,
+                quota: self.quota,
             },
             instance: self.instance.map(|holder| Membership {
                 holder,
@@ -522,6 +525,7 @@ fn limits_follow_the_budget() {
     check("", "/process/rlimits/0", nofile);
     let without_swap = Host {
         swap: false,
+        quota: true,
         ..Host::below("/box")
     }
     .json(&spec_, &image());
@@ -554,6 +558,16 @@ fn cpu_limits_stay_within_the_kernels_bounds() {
         cpu("500"),
         json!({"shares": 262_144, "quota": 50_000_000, "period": 100_000})
     );
+}
+
+#[test]
+fn cpu_limit_that_is_left_to_the_monitor_is_not_the_runtimes() {
+    let host = Host {
+        quota: false,
+        ..Host::below("/box")
+    };
+    let cpu = host.json(&spec(""), &image())["linux"]["resources"]["cpu"].clone();
+    assert_eq!(cpu, json!({"shares": 256}));
 }
 
 #[test]
@@ -655,6 +669,7 @@ fn instance_is_limited_for_all_of_its_containers() {
             path: Path::new("/sandboxd/7/instance"),
             namespace: true,
             swap: true,
+            quota: true,
         },
         rootfs: Path::new("/box/instance/rootfs"),
         program: "/idle",

@@ -313,3 +313,29 @@ fn path_that_could_lead_elsewhere_is_refused() {
         assert!(!cgroups.remove(Path::new(path)).is_empty(), "{path}");
     }
 }
+
+#[test]
+fn thread_that_joins_is_in_the_group_in_every_tree() {
+    let parent = Parent::new();
+    let sandbox = parent.sandbox();
+    let group = of_monitor(&sandbox);
+    // Of version 1; on version 2 all threads of a process move together, this test's own as well.
+    if parent.cgroups.mode() == Mode::V2 {
+        return;
+    }
+    let joined = std::thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            parent.cgroups.join(&group).expect("joined");
+            std::fs::read_to_string("/proc/thread-self/cgroup").expect("read")
+        });
+        thread.join().expect("it ends")
+    });
+    for controller in ["memory", "pids", "cpu", "freezer", "devices"] {
+        let is_its = |line: &&str| {
+            let controllers = line.split(':').nth(1).unwrap_or_default();
+            controllers.split(',').any(|c| c == controller)
+        };
+        let line = joined.lines().find(is_its).expect("a tree");
+        assert!(line.ends_with(&group.display().to_string()), "{line}");
+    }
+}

@@ -1,9 +1,10 @@
-//! The process `sbxlet monitor`: one thread, no tokio, small. Sets itself up, carries the containers from their
+//! The monitor's process, forked from `sbxlet nursery`: one thread, no tokio, small. Sets itself up, carries the containers from their
 //! creation to their end, and ends. Its standard input is the socket that agents connect to, its standard
 //! output and error are its log.
 //!
 //! | file | owns |
 //! |---|---|
+//! | `nursery` | the process that monitors are forked from |
 //! | `course` | the rules by which a sandbox ends; pure |
 //! | `sandbox` | the loop: what happens goes to `course`, what it decides is done |
 //! | `container` | one container: process, output, notice of want of memory |
@@ -21,15 +22,18 @@ mod container;
 mod course;
 mod exec;
 mod execs;
+mod nursery;
 mod sandbox;
 mod score;
 
 use super::{files, identity, state};
 use crate::runtime::cgroup::{self, CgroupError, Cgroups};
 use crate::runtime::process::{self, Instance, RuntimeError};
+use crate::runtime::sys::fork::ForkError;
 use crate::sealed::SealedError;
 use agents::Agents;
 use nix::unistd::{Pid, dup2_stdin, setsid};
+pub use nursery::nursery;
 use proto::spec;
 use proto::wire;
 use sandbox::Sandbox;
@@ -39,7 +43,6 @@ use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
-use std::process::ExitCode;
 
 /// Processes beside containers' programs, and those who see what containers write, at one time: far above what people do,
 /// so that nothing piles up. Containers' own limits hold for such processes as well.
@@ -50,6 +53,8 @@ const MAX_GUESTS: usize = 32;
 enum SuperviseError {
     #[error("cannot {act}: {source}")]
     System { act: &'static str, source: io::Error },
+    #[error(transparent)]
+    Fork(#[from] ForkError),
     #[error(transparent)]
     File(#[from] SealedError),
     #[error("there is no specification in {0}")]
@@ -62,24 +67,13 @@ enum SuperviseError {
     Open(#[from] RuntimeError),
 }
 
-/// Runs the monitor of the folder `dir`, from which [`super::launch`] has started this process.
-#[must_use]
-pub fn main(dir: &Path) -> ExitCode {
-    match supervise(dir) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(fault) => {
-            say(&fault);
-            ExitCode::FAILURE
-        }
-    }
-}
-
 /// Writes into the monitor's log. That the disk is full must not end what it watches, as `eprintln!` would.
 fn say(words: impl Display) {
     writeln!(io::stderr(), "{words}").ok();
 }
 
-fn supervise(dir: &Path) -> Result<(), SuperviseError> {
+/// The monitor of the folder `dir`, as which [`super::launch`] has had this process forked.
+fn supervise(dir: &Path, cgroups: Cgroups) -> Result<(), SuperviseError> {
     let system = |act| move |source: io::Error| SuperviseError::System { act, source };
     let errno = |act| move |source: nix::Error| system(act)(source.into());
     setsid().map_err(errno("begin a session"))?;
@@ -89,9 +83,8 @@ fn supervise(dir: &Path) -> Result<(), SuperviseError> {
     let agents = agents.map_err(system("prepare the socket"))?;
     let no_spec = || SuperviseError::NoSpec(dir.display().to_string());
     let spec = files::read_spec(dir)?.ok_or_else(no_spec)?;
-    let cgroups = Cgroups::detect()?;
     let own = cgroup::of_monitor(Path::new(&spec.cgroup));
-    cgroups.add_process(&own, Pid::this())?;
+    cgroups.join(&own)?;
     let state = wire::MonitorState {
         sequence: 1,
         process: Some(identity::of(Pid::this()).map_err(system("find out who we are"))?),

@@ -170,7 +170,14 @@ impl Sandbox {
         Ok(())
     }
 
+    /// Its program runs under the limit from its first instruction.
     fn start_one(&mut self, index: usize) -> Result<(), (Reason, String)> {
+        let spec = &self.spec.containers[index];
+        if spec.cpu_quota_us > 0 {
+            let (quota, period) = (spec.cpu_quota_us, spec.cpu_period_us);
+            let limited = self.cgroups.limit_cpu(Path::new(&spec.cgroup), quota, period);
+            limited.map_err(|e| (Reason::AgentError, format!("container {}: {e}", spec.name)))?;
+        }
         let process = self
             .runtime
             .start(&self.spec.containers[index].name)
