@@ -6,7 +6,7 @@ mod replica;
 use cli::client::{Access, Change, Client, ClientError, Endpoint};
 use proto::object::Kind;
 use proto::wire;
-use replica::{Act, Replica, event, external};
+use replica::{Act, Replica, event, event_at, external};
 use std::collections::VecDeque;
 use std::time::Duration;
 use tonic::Code;
@@ -178,6 +178,84 @@ async fn watch_over_a_lost_replica_tells_what_changed_and_went_meanwhile_once() 
         Change::Deleted(external("a", 1)),
     ];
     assert_eq!(seen, expected);
+}
+
+#[tokio::test]
+async fn watch_over_a_lost_replica_goes_on_behind_the_last_change() {
+    use wire::watch_event::Type::{Changed, Deleted, Progress, Synced};
+    let replica = Replica::default();
+    *replica.watches.lock().unwrap() = VecDeque::from([
+        vec![
+            event(Changed, Some(external("a", 1))),
+            event_at(Synced, None, 5, 0),
+            event_at(Progress, None, 9, 0),
+            // The first of several that entry 11 has changed.
+            event_at(Changed, Some(external("b", 11)), 9, 1),
+        ],
+        vec![
+            event_at(Changed, Some(external("c", 11)), 11, 0),
+            event_at(Synced, None, 12, 0),
+            event_at(Deleted, Some(external("a", 1)), 13, 0),
+        ],
+    ]);
+    let at = replica.serve().await;
+    let client = client(&[&at], LONG);
+    let mut watch = client.watch(wire::WatchRequest::default());
+    let mut seen = Vec::new();
+    for _ in 0..5 {
+        seen.push(watch.next().await.unwrap());
+    }
+    let expected = [
+        Change::Changed(external("a", 1)),
+        Change::Synced,
+        Change::Changed(external("b", 11)),
+        Change::Changed(external("c", 11)),
+        Change::Deleted(external("a", 1)),
+    ];
+    assert_eq!(seen, expected);
+    let requests = replica.watch_requests.lock().unwrap().clone();
+    let since: Vec<_> = requests.iter().map(|r| (r.since_index, r.since_behind)).collect();
+    assert_eq!(since[..2], [(0, 0), (9, 1)]);
+}
+
+#[tokio::test]
+async fn watch_whose_changes_are_not_kept_any_more_makes_them_up_from_the_present() {
+    use wire::watch_event::Type::{Changed, Synced};
+    let replica = Replica::default();
+    *replica.watches.lock().unwrap() = VecDeque::from([
+        vec![
+            event(Changed, Some(external("a", 1))),
+            event(Changed, Some(external("b", 1))),
+            event_at(Synced, None, 5, 0),
+        ],
+        vec![],
+        vec![
+            event(Changed, Some(external("b", 9))),
+            event_at(Synced, None, 90, 0),
+        ],
+    ]);
+    *replica.breaks.lock().unwrap() = VecDeque::from([
+        tonic::Status::unavailable("the replica stops"),
+        tonic::Status::out_of_range("not kept"),
+    ]);
+    let at = replica.serve().await;
+    let client = client(&[&at], LONG);
+    let mut watch = client.watch(wire::WatchRequest::default());
+    let mut seen = Vec::new();
+    for _ in 0..5 {
+        seen.push(watch.next().await.unwrap());
+    }
+    let expected = [
+        Change::Changed(external("a", 1)),
+        Change::Changed(external("b", 1)),
+        Change::Synced,
+        Change::Changed(external("b", 9)),
+        Change::Deleted(external("a", 1)),
+    ];
+    assert_eq!(seen, expected);
+    let requests = replica.watch_requests.lock().unwrap().clone();
+    let since: Vec<_> = requests.iter().map(|r| r.since_index).collect();
+    assert_eq!(since[..3], [0, 5, 0]);
 }
 
 #[tokio::test]

@@ -34,6 +34,8 @@ pub struct SandboxDocument {
     pub status: StatusDocument,
     pub created_at: Timestamp,
     pub updated_at: Timestamp,
+    /// Of the log's entry that has changed it last: what a change may be made conditional on.
+    pub resource_version: u64,
 }
 
 #[derive(Debug, Serialize)]
@@ -59,6 +61,8 @@ pub struct NodeDocument {
     pub last_error: String,
     pub created_at: Timestamp,
     pub updated_at: Timestamp,
+    /// Of the log's entry that has changed it last: what a change may be made conditional on.
+    pub resource_version: u64,
     pub last_heartbeat: Option<Timestamp>,
     pub resources: Resources,
     /// Empty until an agent has registered.
@@ -101,6 +105,8 @@ pub struct ExternalDocument {
     pub spec: ExternalSpec,
     pub created_at: Timestamp,
     pub updated_at: Timestamp,
+    /// Of the log's entry that has changed it last: what a change may be made conditional on.
+    pub resource_version: u64,
 }
 
 fn external_or_none(external: String) -> String {
@@ -156,6 +162,7 @@ impl TryFrom<wire::Sandbox> for SandboxDocument {
             },
             created_at: sandbox.created_at,
             updated_at: sandbox.updated_at,
+            resource_version: sandbox.resource_version,
         })
     }
 }
@@ -210,6 +217,7 @@ impl TryFrom<wire::Node> for NodeDocument {
             last_error: node.last_error,
             created_at: node.created_at,
             updated_at: node.updated_at,
+            resource_version: node.resource_version,
             last_heartbeat,
             resources,
             runtimes,
@@ -231,6 +239,7 @@ impl TryFrom<wire::External> for ExternalDocument {
             spec: external.spec,
             created_at: external.created_at,
             updated_at: external.updated_at,
+            resource_version: external.resource_version,
         })
     }
 }

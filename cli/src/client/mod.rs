@@ -42,6 +42,9 @@ use retry::Route;
 use std::sync::Mutex;
 use std::time::Duration;
 
+/// Objects in one answer of a list: about a megabyte of sandboxes.
+const PAGE: u32 = 500;
+
 /// A handle for one cluster. Cheap to make: connections are opened when first used.
 pub struct Client {
     servers: Vec<Endpoint>,
@@ -128,6 +131,7 @@ impl Client {
             request_id: request_id(),
             manifest: Some(manifest.into()),
             replace,
+            resource_version: None,
         };
         self.call(
             &format!("apply {}/{id}", kind_name(kind)),
@@ -199,9 +203,27 @@ impl Client {
         .await
     }
 
+    /// All that match, asked for in pages of [`PAGE`]: no answer is so large that it holds up others. The index is the
+    /// first page's, from which a watch misses nothing.
+    ///
     /// # Errors
     /// [`ClientError`]
     pub async fn list(&self, request: &wire::ListRequest) -> Result<wire::ListResponse, ClientError> {
+        let mut request = wire::ListRequest {
+            limit: PAGE,
+            ..request.clone()
+        };
+        let mut all = self.page(&request).await?;
+        while !all.cursor.is_empty() {
+            request.cursor = std::mem::take(&mut all.cursor);
+            let page = self.page(&request).await?;
+            all.items.extend(page.items);
+            all.cursor = page.cursor;
+        }
+        Ok(all)
+    }
+
+    async fn page(&self, request: &wire::ListRequest) -> Result<wire::ListResponse, ClientError> {
         self.call("list", Route::Any, |mut c| {
             let request = request.clone();
             async move { c.list(request).await }

@@ -1,13 +1,13 @@
-//! A stream of changes that outlives the replica it comes from: after a break it is opened elsewhere, and what
-//! was missed is made up from the state that the new one begins with. A replica that is silent because it is cut
-//! off is found out and left as well.
+//! A stream of changes that outlives the replica it comes from: after a break it goes on elsewhere, behind the last
+//! change that was told. Where the changes between are not kept any more, what was missed is made up from the present
+//! state. A replica that is silent because it is cut off is found out and left as well.
 
 use super::fault::{Verdict, judge, text};
 use super::retry::{Patience, Route, SILENCE};
 use super::{Client, ClientError};
 use proto::wire::{self, object::Object, watch_event::Type};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use tonic::Streaming;
+use tonic::{Code, Streaming};
 
 #[derive(Debug, Clone, PartialEq)]
 pub enum Change {
@@ -21,6 +21,7 @@ pub enum Change {
 
 pub struct Watch<'a> {
     client: &'a Client,
+    /// What the next stream is asked for: what the caller wants, from where this one is.
     request: wire::WatchRequest,
     stream: Option<Streaming<wire::WatchEvent>>,
     /// Where the stream comes from.
@@ -75,6 +76,10 @@ impl<'a> Watch<'a> {
                     continue;
                 }
                 Ok(None) => "the replica ended the stream".to_owned(),
+                Err(status) if status.code() == Code::OutOfRange => {
+                    self.begin_again();
+                    text(&status)
+                }
                 Err(status) if matches!(judge(&status), Verdict::Final | Verdict::Untrusted(_)) => {
                     return Err(ClientError::refused("watch", &status));
                 }
@@ -88,17 +93,31 @@ impl<'a> Watch<'a> {
 
     async fn open(&mut self) -> Result<(), ClientError> {
         let request = &self.request;
-        let stream = self
+        let opened = self
             .client
             .call("watch", Route::Any, |mut c| {
                 let request = request.clone();
                 async move { c.watch(request).await }
             })
-            .await?;
+            .await;
+        let stream = match opened {
+            Err(error) if error.code() == Some(Code::OutOfRange) && request.since_index > 0 => {
+                tracing::debug!(%error, "the present state is read instead");
+                self.begin_again();
+                return Ok(());
+            }
+            opened => opened?,
+        };
         self.stream = Some(stream);
         self.reader = self.client.reader();
-        self.told = Some(BTreeSet::new());
+        self.told = (self.request.since_index == 0).then(BTreeSet::new);
         Ok(())
+    }
+
+    /// The next stream begins with the present state.
+    fn begin_again(&mut self) {
+        self.request.since_index = 0;
+        self.request.since_behind = 0;
     }
 
     /// A linearizable read begins with the replica that the stream comes from: that it ended elsewhere says
@@ -108,6 +127,7 @@ impl<'a> Watch<'a> {
     }
 
     fn take(&mut self, event: wire::WatchEvent) {
+        let mark = (event.index, event.behind);
         match event.r#type() {
             Type::Changed => {
                 let Some(object) = event.object else { return };
@@ -135,18 +155,23 @@ impl<'a> Watch<'a> {
                 self.pending.push_back(Change::Deleted(object));
             }
             Type::Synced => {
-                let told = self.told.take().unwrap_or_default();
-                let known = std::mem::take(&mut self.known);
-                let (kept, gone): (BTreeMap<_, _>, BTreeMap<_, _>) =
-                    known.into_iter().partition(|(id, _)| told.contains(id));
-                self.known = kept;
-                self.pending.extend(gone.into_values().map(Change::Deleted));
+                if let Some(told) = self.told.take() {
+                    let known = std::mem::take(&mut self.known);
+                    let (kept, gone): (BTreeMap<_, _>, BTreeMap<_, _>) =
+                        known.into_iter().partition(|(id, _)| told.contains(id));
+                    self.known = kept;
+                    self.pending.extend(gone.into_values().map(Change::Deleted));
+                }
                 if !self.synced {
                     self.synced = true;
                     self.pending.push_back(Change::Synced);
                 }
             }
-            Type::Unspecified => {}
+            Type::Progress | Type::Unspecified => {}
+        }
+        // While the present state is being told there is nothing to go on from.
+        if self.told.is_none() {
+            (self.request.since_index, self.request.since_behind) = mark;
         }
     }
 }

@@ -100,8 +100,7 @@ pub(super) async fn agents_ready(
     }
     let mut changes = client.watch(wire::WatchRequest {
         kind: wire::Kind::Node.into(),
-        id: String::new(),
-        labels: BTreeMap::new(),
+        ..Default::default()
     });
     while !waiting.is_empty() {
         if let Change::Changed(object) = changes.next().await?

@@ -31,6 +31,10 @@ pub struct Replica {
     /// What each watch sends before it breaks, one list per watch; none left: silence.
     pub watches: Arc<Mutex<VecDeque<Vec<wire::WatchEvent>>>>,
     pub logs: Arc<Mutex<VecDeque<LogStream>>>,
+    /// What each watch was asked for.
+    pub watch_requests: Arc<Mutex<Vec<wire::WatchRequest>>>,
+    /// How a watch breaks that has sent its list; none left: the replica stops.
+    pub breaks: Arc<Mutex<VecDeque<Status>>>,
     pub log_requests: Arc<Mutex<Vec<wire::LogsRequest>>>,
     /// What conversations were opened.
     pub relays: Arc<Mutex<Vec<wire::RelayRequest>>>,
@@ -125,6 +129,7 @@ impl Control for Replica {
         Ok(Response::new(wire::ListResponse {
             items: self.objects.lock().unwrap().clone(),
             index: 1,
+            cursor: String::new(),
         }))
     }
 
@@ -138,7 +143,11 @@ impl Control for Replica {
         Ok(Response::new(wire::DeleteResponse { id: request.id }))
     }
 
-    async fn watch(&self, _: Request<wire::WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
+    async fn watch(
+        &self,
+        request: Request<wire::WatchRequest>,
+    ) -> Result<Response<Self::WatchStream>, Status> {
+        self.watch_requests.lock().unwrap().push(request.into_inner());
         if let Some(events) = self.silent_after.lock().unwrap().pop_front() {
             let events = tokio_stream::iter(events.into_iter().map(Ok));
             return Ok(Response::new(Box::pin(events.chain(tokio_stream::pending()))));
@@ -146,7 +155,9 @@ impl Control for Replica {
         let Some(events) = self.watches.lock().unwrap().pop_front() else {
             return Ok(Response::new(Box::pin(tokio_stream::pending())));
         };
-        let broken = tokio_stream::once(Err(Status::unavailable("the replica stops")));
+        let broken = self.breaks.lock().unwrap().pop_front();
+        let broken = broken.unwrap_or_else(|| Status::unavailable("the replica stops"));
+        let broken = tokio_stream::once(Err(broken));
         Ok(Response::new(Box::pin(
             tokio_stream::iter(events.into_iter().map(Ok)).chain(broken),
         )))
@@ -252,7 +263,21 @@ pub fn event(kind: wire::watch_event::Type, object: Option<wire::Object>) -> wir
     wire::WatchEvent {
         r#type: kind.into(),
         object,
-        index: 0,
+        ..Default::default()
+    }
+}
+
+/// The same, with where to go on behind it.
+pub fn event_at(
+    kind: wire::watch_event::Type,
+    object: Option<wire::Object>,
+    index: u64,
+    behind: u32,
+) -> wire::WatchEvent {
+    wire::WatchEvent {
+        index,
+        behind,
+        ..event(kind, object)
     }
 }
 

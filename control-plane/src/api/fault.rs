@@ -1,12 +1,13 @@
 //! Why a request was not done. Both transports map these and nothing else.
 
 use crate::access::{Denied, JoinError};
-use crate::raft::{InitError, Leader, ProposeError, ReadError};
+use crate::raft::{InitError, Leader, ProposeError, ReadError, TooOld};
 use crate::session::RelayError;
 use proto::convert::ConvertError;
 use proto::manifest::Faults;
 use proto::status::Phase;
 use proto::wire;
+use std::time::Duration;
 
 #[derive(Debug, thiserror::Error)]
 pub enum Fault {
@@ -45,10 +46,13 @@ pub enum Fault {
         id: String,
         source: RelayError,
     },
-    #[error("too slow: changes came faster than they were read; begin again")]
-    Behind,
-    #[error("this replica has caught up from a snapshot, which tells no single changes; begin again")]
-    Reset,
+    /// Of a watch.
+    #[error(transparent)]
+    TooOld(#[from] TooOld),
+    #[error("nothing was read of this watch for {0:?}; it goes on from the last index that was read")]
+    Unread(Duration),
+    #[error("{0} watches are open at this replica already; ask another one, or later")]
+    Watches(usize),
     #[error("this replica stops; ask another one")]
     Stopping,
     /// Who asks may not.

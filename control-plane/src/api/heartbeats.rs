@@ -3,6 +3,7 @@
 
 use super::{Api, Query};
 use identity::dial::Dialer;
+use proto::id::SandboxId;
 use proto::object::Kind;
 use proto::wire::control_client::ControlClient;
 use proto::wire::{self, object::Object};
@@ -48,7 +49,12 @@ impl Heartbeats {
 
 impl Api {
     /// Completes nodes that this replica shows although it does not lead.
-    pub(super) async fn ask_for_heartbeats(&self, query: &Query, objects: &mut [wire::Object]) {
+    pub(super) async fn ask_for_heartbeats(
+        &self,
+        query: &Query,
+        after: Option<&SandboxId>,
+        objects: &mut [wire::Object],
+    ) {
         let leadership = self.leadership();
         let Some(leader) = leadership.leader.filter(|_| !leadership.is_self) else {
             return;
@@ -59,7 +65,7 @@ impl Api {
         let Some(client) = self.heartbeats.client(&leader.endpoint) else {
             return;
         };
-        let Ok(Some(heard)) = tokio::time::timeout(TIMEOUT, ask(client, query)).await else {
+        let Ok(Some(heard)) = tokio::time::timeout(TIMEOUT, ask(client, query, after, objects.len())).await else {
             tracing::debug!(
                 leader = leader.id,
                 "the leader has not told in time when it heard agents"
@@ -75,7 +81,12 @@ impl Api {
 }
 
 /// Times by node; `None` where the leader does not answer.
-async fn ask(mut client: ControlClient<Channel>, query: &Query) -> Option<BTreeMap<String, u64>> {
+async fn ask(
+    mut client: ControlClient<Channel>,
+    query: &Query,
+    after: Option<&SandboxId>,
+    count: usize,
+) -> Option<BTreeMap<String, u64>> {
     let kind = wire::Kind::Node.into();
     let nodes = match &query.id {
         Some(id) => {
@@ -93,6 +104,9 @@ async fn ask(mut client: ControlClient<Channel>, query: &Query) -> Option<BTreeM
                 kind,
                 labels: query.labels.clone(),
                 stale: true,
+                // The same page.
+                limit: u32::try_from(count).unwrap_or(u32::MAX),
+                cursor: after.map(ToString::to_string).unwrap_or_default(),
                 ..Default::default()
             };
             client.list(request).await.ok()?.into_inner().items

@@ -24,6 +24,7 @@ mod write;
 
 pub use fault::Fault;
 pub use read::Query;
+pub use watch::Mark;
 pub use write::Write;
 pub(crate) use write::check_request_id;
 
@@ -32,7 +33,9 @@ use crate::raft::{Leadership, Replica};
 use crate::session::{Liveness, Sessions};
 use identity::dial::Dialer;
 use proto::wire;
+use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 /// How long a request waits for a leader to be elected: several elections.
@@ -45,6 +48,8 @@ pub struct Api {
     liveness: Liveness,
     sessions: Sessions,
     heartbeats: heartbeats::Heartbeats,
+    /// One permit for each that is open.
+    watches: Arc<Semaphore>,
     /// Cancelled when the process is to stop: streams without end must end then.
     stopping: CancellationToken,
 }
@@ -63,6 +68,7 @@ impl Api {
             liveness,
             sessions,
             heartbeats: heartbeats::Heartbeats::new(dialer),
+            watches: Arc::new(Semaphore::new(watch::MAX_WATCHES)),
             stopping,
         }
     }

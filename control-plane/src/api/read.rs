@@ -3,7 +3,7 @@
 
 use super::{Api, Fault};
 use crate::state::State;
-use proto::id::NodeId;
+use proto::id::{NodeId, SandboxId};
 use proto::object::{External, Kind, Node, Sandbox};
 use proto::spec::Labels;
 use proto::status::Phase;
@@ -86,7 +86,16 @@ impl Query {
 
     /// All that match, by id.
     pub(super) fn find(&self, state: &State) -> Vec<Found> {
-        let one = |found: Option<Found>| found.into_iter().filter(|f| self.matches(f)).collect();
+        self.find_after(state, None, usize::MAX)
+    }
+
+    /// Those that match and follow the id `after`, by id; at most `limit`.
+    fn find_after(&self, state: &State, after: Option<&SandboxId>, limit: usize) -> Vec<Found> {
+        let text = after.map(SandboxId::as_str);
+        let one = |found: Option<Found>| {
+            let found = found.filter(|f| text.is_none_or(|after| f.id() > after));
+            self.among(found.into_iter(), limit)
+        };
         match (&self.id, self.kind) {
             (Some(id), Kind::Sandbox) => one(id
                 .parse()
@@ -103,14 +112,18 @@ impl Query {
                 .ok()
                 .and_then(|id| state.external(&id).cloned())
                 .map(Found::External)),
-            (None, Kind::Sandbox) => self.among(state.sandboxes().cloned().map(Found::Sandbox)),
-            (None, Kind::Node) => self.among(state.nodes().cloned().map(Found::Node)),
-            (None, Kind::External) => self.among(state.externals().cloned().map(Found::External)),
+            (None, Kind::Sandbox) => {
+                self.among(state.sandboxes_after(after).cloned().map(Found::Sandbox), limit)
+            }
+            (None, Kind::Node) => self.among(state.nodes_after(text).cloned().map(Found::Node), limit),
+            (None, Kind::External) => {
+                self.among(state.externals_after(text).cloned().map(Found::External), limit)
+            }
         }
     }
 
-    fn among(&self, objects: impl Iterator<Item = Found>) -> Vec<Found> {
-        objects.filter(|object| self.matches(object)).collect()
+    fn among(&self, objects: impl Iterator<Item = Found>, limit: usize) -> Vec<Found> {
+        objects.filter(|object| self.matches(object)).take(limit).collect()
     }
 }
 
@@ -128,14 +141,6 @@ impl Found {
             Self::Sandbox(s) => s.id.as_str(),
             Self::Node(n) => n.id.as_str(),
             Self::External(e) => e.id.as_str(),
-        }
-    }
-
-    pub(super) fn resource_version(&self) -> u64 {
-        match self {
-            Self::Sandbox(s) => s.resource_version,
-            Self::Node(n) => n.resource_version,
-            Self::External(e) => e.resource_version,
         }
     }
 
@@ -167,15 +172,12 @@ impl Api {
     /// # Errors
     /// [`Fault::Read`] unless `stale`.
     pub async fn list(&self, query: &Query, stale: bool) -> Result<(Vec<wire::Object>, u64), Fault> {
-        let (found, index) = self.find(query, stale).await?;
-        let mut objects = self.show(&found);
-        if !stale {
-            self.ask_for_heartbeats(query, &mut objects).await;
-        }
-        Ok((objects, index))
+        let page = self.page(query, None, usize::MAX, stale).await?;
+        Ok((page.objects, page.index))
     }
 
-    /// Those of [`Self::list`] that follow the id `after`, at most `limit`.
+    /// Those of [`Self::list`] that follow the id `after`, at most `limit`. Costs what the page costs, not the list,
+    /// where most objects match.
     ///
     /// # Errors
     /// [`Fault::Read`] unless `stale`.
@@ -186,26 +188,27 @@ impl Api {
         limit: usize,
         stale: bool,
     ) -> Result<Page, Fault> {
-        let (mut found, index) = self.find(query, stale).await?;
-        if let Some(after) = after {
-            found.drain(..found.partition_point(|object| object.id() <= after));
+        // The ids of all kinds have the same form.
+        let after = after.map(str::parse::<SandboxId>).transpose();
+        let after = after.map_err(|why| {
+            Fault::Invalid(format!("cursor: {why}; only what an answer gave as one is a cursor"))
+        })?;
+        if !stale {
+            self.replica.linearize().await?;
         }
+        let (mut found, index) = {
+            let state = self.replica.replicated().read();
+            // One more tells whether there is more.
+            (query.find_after(&state, after.as_ref(), limit.saturating_add(1)), state.index())
+        };
         let more = found.len() > limit;
         found.truncate(limit);
         let next = found.last().filter(|_| more).map(|object| object.id().to_owned());
         let mut objects = self.show(&found);
         if !stale {
-            self.ask_for_heartbeats(query, &mut objects).await;
+            self.ask_for_heartbeats(query, after.as_ref(), &mut objects).await;
         }
         Ok(Page { objects, next, index })
-    }
-
-    async fn find(&self, query: &Query, stale: bool) -> Result<(Vec<Found>, u64), Fault> {
-        if !stale {
-            self.replica.linearize().await?;
-        }
-        let state = self.replica.replicated().read();
-        Ok((query.find(&state), state.index()))
     }
 
     /// Objects as messages, complete.

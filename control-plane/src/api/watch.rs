@@ -1,49 +1,85 @@
-//! The present state of what matches, one marker, then every change; for as long as the reader keeps up.
+//! The present state of what matches, one marker, then every change; or every change since an index. For as long as
+//! the reader keeps up: a watch owns a place among the kept changes and a few events, never a queue that grows.
 
 use super::read::Found;
 use super::{Api, Fault, Query};
-use crate::raft::ChangeSet;
+use crate::raft::{ChangeSet, Subscription};
 use crate::state::Change;
 use proto::wire::{self, watch_event::Type};
-use std::sync::Arc;
-use tokio::sync::broadcast::{self, error::RecvError};
-use tokio::sync::mpsc;
+use std::fmt;
+use std::num::ParseIntError;
+use std::str::FromStr;
+use std::time::Duration;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::time::{Instant, MissedTickBehavior};
 
-/// Events that wait for a slow connection, beside the changes that wait in the state's own channel.
+/// Events that wait for a slow connection.
 const BUFFER: usize = 64;
 /// Present objects turned into messages at a time: a watch of 100,000 never holds them all twice.
 const CHUNK: usize = 256;
+/// Watches of one replica. Each may hold [`BUFFER`] events of some KiB, and at its begin what it has to tell.
+pub(super) const MAX_WATCHES: usize = 4_096;
+/// A reader who takes no event for this long holds what he has asked for no longer.
+const UNREAD: Duration = Duration::from_secs(30);
+/// How often a watch that has nothing to tell says how far it is, if that has changed. Often enough that changes of
+/// others don't carry its index out of what is kept.
+const PROGRESS: Duration = Duration::from_secs(2);
+
+/// How far a watch is, and from where it goes on at any replica: the log is the same everywhere, and what an entry changes
+/// is, in the same order. `index` in text, or `index.behind`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Mark {
+    /// All that entries up to this one changed was told; 0: nothing.
+    pub index: u64,
+    /// And so many changes of the next entry that has any for this watch.
+    pub behind: u32,
+}
 
 /// What a watch tells; the last item says why it ended.
 pub(super) type Events = mpsc::Receiver<Result<wire::WatchEvent, Fault>>;
 
 struct Watch {
     api: Api,
-    query: Query,
+    queries: Vec<Query>,
     events: mpsc::Sender<Result<wire::WatchEvent, Fault>>,
+    told: Mark,
+    _permit: OwnedSemaphorePermit,
 }
 
-/// The reader has gone.
-struct Unread;
+/// Why a watch ends.
+enum End {
+    /// To be told to the reader.
+    Fault(Fault),
+    /// The reader has gone.
+    Gone,
+}
 
 impl Api {
-    /// Begins a watch. Of the present state only what changed after the index `since` is told; what was deleted
-    /// between is not.
+    /// Begins a watch of all that matches one of `queries`: with the present state, or with what follows `since`, if that
+    /// is not the default.
     ///
     /// # Errors
-    /// [`Fault::Read`] where this replica can't know that its state is the present one.
-    pub async fn watch(&self, query: Query, since: u64) -> Result<Events, Fault> {
+    /// [`Fault::TooOld`]; [`Fault::Watches`]; [`Fault::Read`] where this replica can't know that its state is the
+    /// present one.
+    pub async fn watch(&self, queries: Vec<Query>, since: Mark) -> Result<Events, Fault> {
+        let permit = self.watches.clone().try_acquire_owned();
+        let permit = permit.map_err(|_| Fault::Watches(MAX_WATCHES))?;
         self.replica.linearize().await?;
-        let ((mut present, index), changes) = self
-            .replica
-            .replicated()
-            .subscribe_with(|state| (query.find(state), state.index()));
-        present.retain(|object| object.resource_version() > since);
+        let replicated = self.replica.replicated();
+        let (present, changes) = if since.index == 0 {
+            replicated.subscribe_with(|state| queries.iter().flat_map(|query| query.find(state)).collect())
+        } else {
+            (Vec::new(), replicated.changes_after(since.index)?)
+        };
+        // The present ends here: what follows is news.
+        let index = replicated.read().index();
         let (events, told) = mpsc::channel(BUFFER);
         let watch = Watch {
             api: self.clone(),
-            query,
+            queries,
             events,
+            told: since,
+            _permit: permit,
         };
         tokio::spawn(watch.run(present, index, changes));
         Ok(told)
@@ -51,55 +87,139 @@ impl Api {
 }
 
 impl Watch {
-    async fn run(self, present: Vec<Found>, index: u64, changes: broadcast::Receiver<Arc<ChangeSet>>) {
-        let stopping = self.api.stopping.clone();
-        let ended = tokio::select! {
-            ended = self.tell(present, index, changes) => ended,
-            () = stopping.cancelled() => Ok(Fault::Stopping),
-            () = self.events.closed() => Err(Unread),
+    async fn run(mut self, present: Vec<Found>, index: u64, changes: Subscription) {
+        let (stopping, events) = (self.api.stopping.clone(), self.events.clone());
+        let end = tokio::select! {
+            Err(end) = self.tell(present, index, changes) => end,
+            () = stopping.cancelled() => End::Fault(Fault::Stopping),
+            () = events.closed() => End::Gone,
         };
-        if let Ok(fault) = ended {
-            // Waits for room: the reader must learn that there is no more, and it may be slow.
-            self.events.send(Err(fault)).await.ok();
+        match end {
+            // Waits for room: the reader should learn that there is no more, but he may never read again.
+            End::Fault(fault) => drop(events.send_timeout(Err(fault), UNREAD).await),
+            End::Gone => {}
         }
     }
 
+    /// Until something ends it.
     async fn tell(
-        &self,
+        &mut self,
         present: Vec<Found>,
         index: u64,
-        mut changes: broadcast::Receiver<Arc<ChangeSet>>,
-    ) -> Result<Fault, Unread> {
+        mut changes: Subscription,
+    ) -> Result<std::convert::Infallible, End> {
         for chunk in present.chunks(CHUNK) {
             for object in self.api.show(chunk) {
-                self.send(Type::Changed, Some(object), index).await?;
+                self.send(Type::Changed, Some(object)).await?;
             }
         }
         drop(present);
-        self.send(Type::Synced, None, index).await?;
+        if self.told.index == 0 {
+            self.told = Mark::at(changes.position());
+        }
+        while changes.position() < index {
+            match changes.try_recv() {
+                Ok(Some(set)) => self.tell_set(&set).await?,
+                Ok(None) => break,
+                Err(too_old) => return Err(End::Fault(too_old.into())),
+            }
+        }
+        if self.told.behind == 0 {
+            self.told = Mark::at(changes.position());
+        }
+        self.send(Type::Synced, None).await?;
+        let mut progress = tokio::time::interval_at(Instant::now() + PROGRESS, PROGRESS);
+        progress.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut last_event = self.told;
         loop {
-            let set = match changes.recv().await {
-                Ok(set) if set.reset => return Ok(Fault::Reset),
-                Ok(set) => set,
-                Err(RecvError::Lagged(_)) => return Ok(Fault::Behind),
-                Err(RecvError::Closed) => return Ok(Fault::Stopping),
-            };
-            for change in &set.changes {
-                if let Some((kind, object)) = event(&self.query, change) {
-                    let object = self.api.show(&[object]).pop();
-                    self.send(kind, object, set.index).await?;
-                }
+            tokio::select! {
+                set = changes.recv() => match set {
+                    Ok(set) => {
+                        if self.tell_set(&set).await? {
+                            last_event = self.told;
+                            progress.reset();
+                        }
+                    }
+                    Err(too_old) => return Err(End::Fault(too_old.into())),
+                },
+                _ = progress.tick() => if self.told != last_event {
+                    last_event = self.told;
+                    self.send(Type::Progress, None).await?;
+                },
             }
         }
     }
 
-    async fn send(&self, kind: Type, object: Option<wire::Object>, index: u64) -> Result<(), Unread> {
+    /// What an entry of the log changed, but for what was told of it before; whether any of it matches.
+    async fn tell_set(&mut self, set: &ChangeSet) -> Result<bool, End> {
+        let events = set.changes.iter().filter_map(|change| self.event(change));
+        let events: Vec<(Type, Found)> = events.collect();
+        let count = events.len();
+        if count == 0 {
+            // What is behind the index is of an entry that matches.
+            self.told.index = set.index;
+            return Ok(false);
+        }
+        let already = usize::try_from(self.told.behind).unwrap_or(usize::MAX);
+        for (number, (kind, object)) in events.into_iter().enumerate().skip(already) {
+            if number + 1 == count {
+                self.told = Mark::at(set.index);
+            } else {
+                self.told.behind = u32::try_from(number + 1).unwrap_or(u32::MAX);
+            }
+            let object = self.api.show(&[object]).pop();
+            self.send(kind, object).await?;
+        }
+        self.told = Mark::at(set.index);
+        Ok(true)
+    }
+
+    /// What a change is to the reader.
+    fn event(&self, change: &Change) -> Option<(Type, Found)> {
+        self.queries.iter().find_map(|query| event(query, change))
+    }
+
+    async fn send(&self, kind: Type, object: Option<wire::Object>) -> Result<(), End> {
         let event = wire::WatchEvent {
             r#type: kind.into(),
             object,
-            index,
+            index: self.told.index,
+            behind: self.told.behind,
         };
-        self.events.send(Ok(event)).await.map_err(|_| Unread)
+        match self.events.send_timeout(Ok(event), UNREAD).await {
+            Ok(()) => Ok(()),
+            Err(mpsc::error::SendTimeoutError::Timeout(_)) => Err(End::Fault(Fault::Unread(UNREAD))),
+            Err(mpsc::error::SendTimeoutError::Closed(_)) => Err(End::Gone),
+        }
+    }
+}
+
+impl Mark {
+    /// Behind all that an entry changed.
+    #[must_use]
+    pub fn at(index: u64) -> Self {
+        Self { index, behind: 0 }
+    }
+}
+
+impl fmt::Display for Mark {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.behind {
+            0 => write!(f, "{}", self.index),
+            behind => write!(f, "{}.{behind}", self.index),
+        }
+    }
+}
+
+impl FromStr for Mark {
+    type Err = ParseIntError;
+
+    fn from_str(text: &str) -> Result<Self, ParseIntError> {
+        let (index, behind) = text.split_once('.').unwrap_or((text, "0"));
+        Ok(Self {
+            index: index.parse()?,
+            behind: behind.parse()?,
+        })
     }
 }
 
@@ -130,6 +250,7 @@ fn event(query: &Query, change: &Change) -> Option<(Type, Found)> {
 mod tests {
     use super::*;
     use crate::session::sample::sandbox;
+    use std::sync::Arc;
     use proto::object::{Kind, Sandbox};
     use proto::spec::Labels;
     use proto::status::Phase;
@@ -153,6 +274,16 @@ mod tests {
         };
         let told = event(&query, &change).map(|(kind, _)| kind);
         assert_eq!(told, expected, "{before:?} to {after:?}, replaced: {replaced}");
+    }
+
+    #[test]
+    fn mark_is_read_as_it_is_written() {
+        for (text, mark) in [("0", Mark::default()), ("7", Mark::at(7)), ("7.2", Mark { index: 7, behind: 2 })] {
+            assert_eq!((mark.to_string().as_str(), text.parse()), (text, Ok(mark)));
+        }
+        for wrong in ["", "x", "7.", "7.x", "-1", "7.2.1"] {
+            wrong.parse::<Mark>().expect_err("it is none");
+        }
     }
 
     #[test]

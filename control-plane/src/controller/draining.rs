@@ -3,7 +3,7 @@
 
 use super::{catch_up, propose};
 use crate::clock;
-use crate::raft::{ChangeSet, Replica};
+use crate::raft::{ChangeSet, Replica, TooOld};
 use crate::state::{Change, State};
 use proto::id::NodeId;
 use proto::object::Node;
@@ -11,7 +11,6 @@ use proto::units::Timestamp;
 use proto::wire::{self, command::Op};
 use std::collections::BTreeMap;
 use std::time::Duration;
-use tokio::sync::broadcast::error::RecvError;
 
 /// The wall clock may be set forward meanwhile: looked at this often at least.
 const LONGEST_SLEEP: Duration = Duration::from_secs(60);
@@ -20,7 +19,7 @@ const SHORTEST_SLEEP: Duration = Duration::from_millis(5);
 
 type Deadlines = BTreeMap<NodeId, Timestamp>;
 
-/// Runs until it is dropped, or the replica has stopped.
+/// Runs until it is dropped.
 pub(super) async fn run(replica: &Replica) {
     loop {
         let (mut deadlines, mut changes) = replica.replicated().subscribe_with(|state| all(state));
@@ -36,10 +35,8 @@ pub(super) async fn run(replica: &Replica) {
                 }
             };
             match changed {
-                Ok(set) if set.reset => break,
                 Ok(set) => update(&mut deadlines, &set),
-                Err(RecvError::Lagged(_)) => break,
-                Err(RecvError::Closed) => return,
+                Err(TooOld { .. }) => break,
             }
         }
     }

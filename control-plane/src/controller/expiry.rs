@@ -3,7 +3,7 @@
 
 use super::{Proposed, catch_up, propose};
 use crate::clock;
-use crate::raft::{ChangeSet, Replica};
+use crate::raft::{ChangeSet, Replica, TooOld};
 use crate::state::{Change, State, expires_at};
 use proto::id::{SandboxId, Uid};
 use proto::object::Sandbox;
@@ -11,7 +11,6 @@ use proto::units::Timestamp;
 use proto::wire::{self, command::Op};
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
-use tokio::sync::broadcast::error::RecvError;
 
 /// The wall clock may be set forward meanwhile: looked at this often at least.
 const LONGEST_SLEEP: Duration = Duration::from_secs(60);
@@ -27,7 +26,7 @@ struct Deadlines {
     by_uid: HashMap<Uid, Timestamp>,
 }
 
-/// Runs until it is dropped, or the replica has stopped.
+/// Runs until it is dropped.
 pub(super) async fn run(replica: &Replica, retention: Duration) {
     loop {
         let (mut deadlines, mut changes) = replica
@@ -45,10 +44,8 @@ pub(super) async fn run(replica: &Replica, retention: Duration) {
                 }
             };
             match changed {
-                Ok(set) if set.reset => break,
                 Ok(set) => deadlines.update(&set, retention),
-                Err(RecvError::Lagged(_)) => break,
-                Err(RecvError::Closed) => return,
+                Err(TooOld { .. }) => break,
             }
         }
     }

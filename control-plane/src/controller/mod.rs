@@ -19,14 +19,13 @@ mod placing;
 
 use crate::clock;
 use crate::config::Timings;
-use crate::raft::{ChangeSet, ProposeError, Replica};
+use crate::raft::{ChangeSet, ProposeError, Replica, Subscription, TooOld};
 use crate::schedule::Policy;
 use crate::session::Liveness;
 use attention::Attention;
 use proto::wire::{self, command::Op};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::broadcast::{self, error::TryRecvError};
 
 /// After a proposal that had no effect: about an election.
 const RETRY_PAUSE: Duration = Duration::from_millis(200);
@@ -86,13 +85,12 @@ impl Controller {
 }
 
 /// Takes in all changes that are there already; `false`: everything must be read anew.
-fn catch_up(changes: &mut broadcast::Receiver<Arc<ChangeSet>>, mut take: impl FnMut(&ChangeSet)) -> bool {
+fn catch_up(changes: &mut Subscription, mut take: impl FnMut(&ChangeSet)) -> bool {
     loop {
         match changes.try_recv() {
-            Ok(set) if set.reset => return false,
-            Ok(set) => take(&set),
-            Err(TryRecvError::Empty | TryRecvError::Closed) => return true,
-            Err(TryRecvError::Lagged(_)) => return false,
+            Ok(Some(set)) => take(&set),
+            Ok(None) => return true,
+            Err(TooOld { .. }) => return false,
         }
     }
 }

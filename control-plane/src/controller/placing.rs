@@ -3,15 +3,14 @@
 //! delay. Called by `Controller`.
 
 use super::{Proposed, catch_up, propose};
-use crate::raft::{ChangeSet, Replica};
+use crate::raft::{ChangeSet, Replica, TooOld};
 use crate::schedule::{self, Plan, Policy, View};
 use proto::wire::{self, command::Op};
-use tokio::sync::broadcast::error::RecvError;
 
 /// Placements in one proposal: an entry of about 100 KiB. More are planned as soon as it is in the log.
 const BATCH: usize = 1_000;
 
-/// Runs until it is dropped, or the replica has stopped.
+/// Runs until it is dropped.
 pub(super) async fn run(replica: &Replica, policy: Policy) {
     loop {
         let (mut view, mut changes) = replica
@@ -20,10 +19,8 @@ pub(super) async fn run(replica: &Replica, policy: Policy) {
         loop {
             if !view.has_work() {
                 match changes.recv().await {
-                    Ok(set) if set.reset => break,
-                    Ok(set) => update(&mut view, &set),
-                    Err(RecvError::Lagged(_)) => break,
-                    Err(RecvError::Closed) => return,
+                        Ok(set) => update(&mut view, &set),
+                    Err(TooOld { .. }) => break,
                 }
             }
             if !catch_up(&mut changes, |set| update(&mut view, set)) {

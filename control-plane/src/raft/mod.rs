@@ -29,6 +29,7 @@
 //! | `database` | the applied state on disk |
 //! | `state_dir` | which databases and snapshots count |
 //! | [`replicated`] | what this replica has applied, for all its readers |
+//! | [`history`] | the last changes of it, for who is slow or comes back |
 //! | [`error`] | what can go wrong in a store |
 //! | `rocks` | RocksDB's settings |
 
@@ -40,6 +41,7 @@ pub mod durable;
 pub mod error;
 pub mod formation;
 mod group_commit;
+pub mod history;
 mod identity;
 pub mod incoming;
 pub mod leadership;
@@ -67,6 +69,7 @@ mod tests;
 
 pub use error::StoreError;
 pub use formation::InitError;
+pub use history::{Subscription, TooOld};
 pub use leadership::{Leader, Leadership};
 pub use propose::ProposeError;
 pub use read::ReadError;

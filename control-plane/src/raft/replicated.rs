@@ -3,22 +3,19 @@
 //! Owns the [`State`] in memory. Only the state machine's store writes it; the API, the controller and the
 //! agents' sessions read. Whether what is read is up to date is [`super::read`]'s question.
 
+use super::history::{History, Subscription, TooOld};
 use crate::state::{Applied, Change, State};
 use proto::wire;
 use std::ops::Deref;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
-use tokio::sync::{broadcast, watch};
-
-/// Change sets kept for slow subscribers; about a second of the highest write rate, one per log entry. One
-/// that falls behind further is told so (`RecvError::Lagged`) and subscribes anew.
-const BACKLOG: usize = 4_096;
+use tokio::sync::watch;
 
 /// The replicated state, shared by all readers of this replica.
 #[derive(Debug)]
 pub struct Replicated {
     view: RwLock<View>,
     applied: watch::Sender<u64>,
-    changes: broadcast::Sender<Arc<ChangeSet>>,
+    history: Arc<History>,
 }
 
 #[derive(Debug)]
@@ -27,16 +24,15 @@ struct View {
     index: u64,
 }
 
-/// What one log entry changed, or that everything did.
+/// What one log entry changed.
 #[derive(Debug)]
 pub struct ChangeSet {
-    /// Of the entry; of the last entry covered, where a snapshot was installed.
     pub term: u64,
     pub index: u64,
     /// In the order in which they happened.
     pub changes: Vec<Change>,
-    /// A snapshot has replaced the state: `changes` is empty, read everything anew.
-    pub reset: bool,
+    /// What they take, as they are stored.
+    pub bytes: usize,
 }
 
 /// The state under a read lock. Keep it short, and never over an await: entries are not applied meanwhile.
@@ -64,7 +60,7 @@ impl Replicated {
         Self {
             view: RwLock::new(View { state, index }),
             applied: watch::Sender::new(index),
-            changes: broadcast::Sender::new(BACKLOG),
+            history: Arc::new(History::new(index)),
         }
     }
 
@@ -81,20 +77,26 @@ impl Replicated {
         self.applied.subscribe()
     }
 
-    /// From which entry on changes are received: those after the returned index, each once.
+    /// Changes from now on.
     #[must_use]
-    pub fn subscribe(&self) -> (u64, broadcast::Receiver<Arc<ChangeSet>>) {
-        self.subscribe_with(|state| state.index())
+    pub fn subscribe(&self) -> Subscription {
+        self.subscribe_with(|_| ()).1
     }
 
     /// Reads, and subscribes to what changes from what was read: nothing is missed, nothing doubled.
-    pub fn subscribe_with<T>(
-        &self,
-        read: impl FnOnce(&Reading<'_>) -> T,
-    ) -> (T, broadcast::Receiver<Arc<ChangeSet>>) {
+    pub fn subscribe_with<T>(&self, read: impl FnOnce(&Reading<'_>) -> T) -> (T, Subscription) {
         let reading = self.read();
-        let changes = self.changes.subscribe();
+        let changes = self.history.after(reading.index());
+        let changes = changes.expect("the history goes as far as the state that is locked here");
         (read(&reading), changes)
+    }
+
+    /// Changes after the index `since`, as long as they are kept.
+    ///
+    /// # Errors
+    /// [`TooOld`]
+    pub fn changes_after(&self, since: u64) -> Result<Subscription, TooOld> {
+        self.history.after(since)
     }
 
     /// Applies an entry's batch, shows it and tells subscribers. Returns what is to be written and answered.
@@ -103,12 +105,16 @@ impl Replicated {
         let mut applied = view.state.apply_batch(index, batch);
         view.index = index;
         let changes = std::mem::take(&mut applied.changes);
-        if !changes.is_empty() {
-            self.publish(ChangeSet {
+        // Under the write lock, here and below, so that a subscription is before or after it, never amid.
+        if changes.is_empty() {
+            self.history.skip(index);
+        } else {
+            let written = applied.writes.iter();
+            self.history.push(ChangeSet {
                 term,
                 index,
                 changes,
-                reset: false,
+                bytes: written.map(|write| write.value.as_ref().map_or(0, Vec::len)).sum(),
             });
         }
         applied
@@ -116,19 +122,16 @@ impl Replicated {
 
     /// An entry that leaves the state as it is.
     pub(super) fn skip(&self, index: u64) {
-        self.view.write().unwrap_or_else(PoisonError::into_inner).index = index;
+        let mut view = self.view.write().unwrap_or_else(PoisonError::into_inner);
+        view.index = index;
+        self.history.skip(index);
     }
 
     /// Puts a snapshot's state in the place of all there was.
-    pub(super) fn reset(&self, state: State, term: u64, index: u64) {
+    pub(super) fn reset(&self, state: State, index: u64) {
         let mut view = self.view.write().unwrap_or_else(PoisonError::into_inner);
         let old = std::mem::replace(&mut *view, View { state, index });
-        self.publish(ChangeSet {
-            term,
-            index,
-            changes: Vec::new(),
-            reset: true,
-        });
+        self.history.reset(index);
         drop(view);
         self.announce(index);
         // Freeing a large state takes a while: not under the lock.
@@ -138,11 +141,5 @@ impl Replicated {
     /// Wakes who waits for `index`: called at the end of a run of entries.
     pub(super) fn announce(&self, index: u64) {
         self.applied.send_replace(index);
-    }
-
-    /// Called under the write lock, so that a subscription is before or after it, never amid.
-    fn publish(&self, changes: ChangeSet) {
-        // Nobody listens: fine.
-        let _ = self.changes.send(Arc::new(changes));
     }
 }

@@ -173,8 +173,7 @@ impl Stored {
         let old = std::mem::replace(&mut self.current().database, Arc::new(database));
         old.dir().retire();
         self.offer(&own);
-        let term = position.last_log_id.map_or(0, |id| id.leader_id.term);
-        self.replicated.reset(state, term, index(&position));
+        self.replicated.reset(state, index(&position));
         Ok(position)
     }
 

@@ -5,32 +5,28 @@ use super::desired::concerned;
 use super::table::Table;
 use crate::raft::{ChangeSet, Replicated};
 use crate::state::Change;
-use tokio::sync::broadcast::error::RecvError;
 
-/// Runs until the replica has stopped.
+/// Without end.
 pub(super) async fn run(replicated: &Replicated, sessions: &Table) {
-    let (_, mut changes) = replicated.subscribe();
+    let mut changes = replicated.subscribe();
     loop {
         match changes.recv().await {
             Ok(set) => dispatch(&set, sessions),
             // What was missed is made up by telling everything.
-            Err(RecvError::Lagged(missed)) => {
+            Err(missed) => {
                 tracing::warn!(
-                    missed,
-                    "behind the changes of the state; all agents are told everything anew"
+                    since = missed.since,
+                    oldest = missed.oldest,
+                    "behind the changes of the state, or a snapshot has replaced it; all agents are told everything anew"
                 );
+                changes = replicated.subscribe();
                 sessions.touch_all();
             }
-            Err(RecvError::Closed) => return,
         }
     }
 }
 
 fn dispatch(set: &ChangeSet, sessions: &Table) {
-    if set.reset {
-        sessions.touch_all();
-        return;
-    }
     for change in &set.changes {
         match change {
             Change::Sandbox { before, after, .. } => {

@@ -43,7 +43,9 @@ use proto::units::{Bytes, MilliCpu, Timestamp};
 use proto::wire;
 use requests::Requests;
 use resting::Resting;
+use std::borrow::Borrow;
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 use std::sync::Arc;
 use transaction::Transaction;
 
@@ -272,7 +274,16 @@ impl State {
 
     /// What users see, by id.
     pub fn sandboxes(&self) -> impl Iterator<Item = &Arc<Sandbox>> {
-        let mut ids = self.by_id.iter().peekable();
+        self.sandboxes_after(None)
+    }
+
+    /// Those whose ids follow this one, which may be gone.
+    pub fn sandboxes_after(&self, id: Option<&SandboxId>) -> impl Iterator<Item = &Arc<Sandbox>> + use<'_> {
+        let from = match id {
+            Some(id) => Bound::Excluded((id.clone(), Uid(u64::MAX))),
+            None => Bound::Unbounded,
+        };
+        let mut ids = self.by_id.range((from, Bound::Unbounded)).peekable();
         std::iter::from_fn(move || {
             let (id, uid) = ids.next()?;
             let mut uid = *uid;
@@ -307,6 +318,11 @@ impl State {
         self.nodes.values()
     }
 
+    /// Those whose ids follow this text.
+    pub fn nodes_after<'a>(&'a self, id: Option<&str>) -> impl Iterator<Item = &'a Arc<Node>> + use<'a> {
+        following(&self.nodes, id)
+    }
+
     #[must_use]
     pub fn external(&self, id: &ExternalId) -> Option<&Arc<External>> {
         self.externals.get(id)
@@ -314,6 +330,14 @@ impl State {
 
     pub fn externals(&self) -> impl Iterator<Item = &Arc<External>> {
         self.externals.values()
+    }
+
+    /// Those whose ids follow this text.
+    pub fn externals_after<'a>(
+        &'a self,
+        id: Option<&str>,
+    ) -> impl Iterator<Item = &'a Arc<External>> + use<'a> {
+        following(&self.externals, id)
     }
 
     /// The public name of a node.
@@ -365,6 +389,14 @@ impl State {
         let range = (id.clone(), Uid(0))..=(id.clone(), Uid(u64::MAX));
         self.by_id.range(range).map(|(_, uid)| *uid)
     }
+}
+
+fn following<'a, K: Ord + Borrow<str>, V>(
+    all: &'a BTreeMap<K, V>,
+    id: Option<&str>,
+) -> impl Iterator<Item = &'a V> + use<'a, K, V> {
+    let from = id.map_or(Bound::Unbounded, Bound::Excluded);
+    all.range::<str, _>((from, Bound::Unbounded)).map(|(_, value)| value)
 }
 
 /// The one place that knows all commands.

@@ -345,3 +345,58 @@ async fn changes_are_told_as_events() {
     watch.until_phase(Phase::Running).await;
     until("\"phase\":\"Running\"").await;
 }
+
+/// As a browser does that opens a broken stream again: with the id of the last event.
+#[tokio::test(flavor = "multi_thread")]
+async fn events_go_on_behind_the_last_one_of_all_kinds() {
+    let cluster = Cluster::start(1).await;
+    user::apply(&cluster, user::external("a", "n", "x.test")).await;
+    let http = Http::of(&cluster, 0);
+    let read = async |query: &str, last: Option<&str>, until: &str| {
+        let mut request = http.request(&Method::GET, &format!("/api/v1/watch{query}"), &Value::Null);
+        if let Some(last) = last {
+            let last = last.parse().expect("a value");
+            request.headers_mut().insert("last-event-id", last);
+        }
+        let mut stream = http.send(request).await.into_body().into_data_stream();
+        let mut text = String::new();
+        while !text.contains(until) {
+            let bytes = within(until, stream.next())
+                .await
+                .expect("it goes on")
+                .expect("no fault");
+            text.push_str(&String::from_utf8_lossy(&bytes));
+        }
+        text
+    };
+    let text = read("", None, "event: synced").await;
+    assert!(text.contains("\"id\":\"a\"") && text.contains("id: 0\n"), "{text}");
+    let last = text.rsplit_once("id: ").expect("an id").1;
+    let last = last.lines().next().expect("an id");
+    user::delete(&cluster, Kind::External, "a").await;
+    let text = read("", Some(last), "event: synced").await;
+    assert!(text.contains("event: deleted") && !text.contains("event: changed"), "{text}");
+    let gone = http
+        .check(Method::GET, "/api/v1/watch?since=1000000", Value::Null, 410)
+        .await;
+    let told = gone["error"].as_str().unwrap_or_default();
+    assert!(told.contains("List again"), "{told}");
+    http.check(Method::GET, "/api/v1/watch?since=yesterday", Value::Null, 400)
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn patch_of_another_version_is_refused() {
+    let cluster = Cluster::start(1).await;
+    let http = Http::of(&cluster, 0);
+    let node = json!({ "id": "n", "metadata": { "labels": { "region": "eu" } } });
+    let node = http.check(Method::POST, "/api/v1/nodes", node, 200).await;
+    let version = node["node"]["resource_version"].as_u64().expect("a number");
+    let patch = |version: u64, region: &str| json!({ "resource_version": version, "labels": { "region": region } });
+    let path = "/api/v1/nodes/n";
+    let patched = http.check(Method::PATCH, path, patch(version, "us"), 200).await;
+    http.check(Method::PATCH, path, patch(version, "asia"), 409).await;
+    let shown = http.check(Method::GET, path, Value::Null, 200).await;
+    assert_eq!(shown, patched);
+    assert_eq!(shown["node"]["metadata"]["labels"]["region"], "us");
+}

@@ -34,6 +34,7 @@ pub(crate) fn apply_request(manifest: wire::Manifest) -> wire::ApplyRequest {
         request_id: request_id(),
         manifest: Some(manifest),
         replace: false,
+        resource_version: None,
     }
 }
 

@@ -50,6 +50,7 @@ fn follower_answers_a_write_with_the_leader() {
         request_id: uuid::Uuid::now_v7().to_string(),
         manifest: Some((&unplaceable("redirected")).into()),
         replace: false,
+        resource_version: None,
     };
     let status = runtime().block_on(async {
         let dialer = Dialer::trusting(&authority).expect("it is readable");

@@ -55,6 +55,7 @@ async fn list(
             .map_or(wire::Phase::Unspecified, wire::Phase::from)
             .into(),
         stale: args.stale,
+        ..Default::default()
     };
     let items = client.list(&request).await?.items;
     if items.is_empty() && matches!(invocation.format(), Format::Table | Format::Wide) {

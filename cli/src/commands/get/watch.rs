@@ -35,6 +35,7 @@ pub(super) async fn run(
         kind: wire::Kind::from(kind).into(),
         id,
         labels: args.labels.iter().cloned().collect(),
+        ..Default::default()
     });
     let wide = invocation.format() == Format::Wide;
     let mut table = Table::new(output::header(kind, wide));

@@ -91,7 +91,7 @@ async fn placed(client: &Client, id: &str, invocation: &mut Invocation) -> Resul
     let mut changes = client.watch(wire::WatchRequest {
         kind: wire::Kind::Sandbox.into(),
         id: id.to_owned(),
-        labels: Default::default(),
+        ..Default::default()
     });
     loop {
         match changes.next().await? {

@@ -53,7 +53,7 @@ pub async fn run(args: &PortForwardArgs, invocation: &mut Invocation) -> Result<
     let mut changes = client.watch(wire::WatchRequest {
         kind: wire::Kind::Sandbox.into(),
         id: sandbox.to_owned(),
-        labels: Default::default(),
+        ..Default::default()
     });
     let mut carried = JoinSet::new();
     loop {

@@ -87,7 +87,7 @@ impl<'a> Wait<'a> {
         let changes = client.watch(wire::WatchRequest {
             kind: wire::Kind::from(target.kind).into(),
             id: target.id.clone(),
-            labels: Default::default(),
+            ..Default::default()
         });
         Self {
             target,

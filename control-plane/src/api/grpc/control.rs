@@ -3,7 +3,7 @@
 use super::status::status;
 use super::{Streamed, caller};
 use crate::access::Caller;
-use crate::api::{Api, Fault, Query, Write};
+use crate::api::{Api, Fault, Mark, Query, Write};
 use crate::session::{Conversation, LogsRelay};
 use proto::convert::ConvertError;
 use proto::object::Kind;
@@ -52,10 +52,16 @@ impl ControlService {
         let manifest = request
             .manifest
             .ok_or(ConvertError::Missing { field: "manifest" })?;
-        let write = if request.replace {
-            Write::Replace
-        } else {
-            Write::Apply
+        let write = match (request.replace, request.resource_version) {
+            (false, None) => Write::Apply,
+            (true, None) => Write::Replace,
+            (false, Some(version)) => Write::Expecting(version),
+            (true, Some(_)) => {
+                return Err(Fault::Invalid(
+                    "resource_version: what is replaced is deleted, whatever version it has; leave out one of the two"
+                        .to_owned(),
+                ));
+            }
         };
         let accepted = self.0.apply(caller, request.request_id, manifest, write).await?;
         Ok(wire::ApplyResponse {
@@ -70,8 +76,17 @@ impl ControlService {
             phase: phase(request.phase)?,
             ..Query::all(kind(request.kind)?)
         };
-        let (items, index) = self.0.list(&query, request.stale).await?;
-        Ok(wire::ListResponse { items, index })
+        let limit = match request.limit {
+            0 => usize::MAX,
+            limit => usize::try_from(limit).unwrap_or(usize::MAX),
+        };
+        let after = (!request.cursor.is_empty()).then_some(&*request.cursor);
+        let page = self.0.page(&query, after, limit, request.stale).await?;
+        Ok(wire::ListResponse {
+            items: page.objects,
+            index: page.index,
+            cursor: page.next.unwrap_or_default(),
+        })
     }
 
     async fn delete(
@@ -98,7 +113,11 @@ impl ControlService {
             labels: request.labels,
             ..Query::all(kind(request.kind)?)
         };
-        let events = ReceiverStream::new(self.0.watch(query, 0).await?);
+        let since = Mark {
+            index: request.since_index,
+            behind: request.since_behind,
+        };
+        let events = ReceiverStream::new(self.0.watch(vec![query], since).await?);
         Ok(Box::pin(
             events.map(|event| event.map_err(|fault| status(&fault))),
         ))

@@ -20,15 +20,15 @@ pub(super) fn status(fault: &Fault) -> Status {
         Fault::NotLeader(leader) => not_leader(message, leader.as_ref()),
         Fault::Propose(error) => Status::new(propose_code(error), message),
         // Another replica may know, or this one in a moment.
-        Fault::Read(_) | Fault::Reset | Fault::Stopping | Fault::Forward { .. } => {
-            Status::unavailable(message)
-        }
+        Fault::Read(_) | Fault::Stopping | Fault::Forward { .. } => Status::unavailable(message),
         Fault::Init(_) | Fault::NotPlaced(_) | Fault::IsOver { .. } => Status::failed_precondition(message),
         Fault::Relay { source, .. } => {
             let status = relay_status(source);
             Status::with_details(status.code(), message, status.details().to_vec().into())
         }
-        Fault::Behind => Status::aborted(message),
+        Fault::TooOld(_) => Status::out_of_range(message),
+        Fault::Unread(_) => Status::aborted(message),
+        Fault::Watches(_) => Status::resource_exhausted(message),
         Fault::Denied(denied) => denied_status(denied),
         Fault::Join(error) => match error {
             JoinError::Insecure | JoinError::Exists(_) | JoinError::Other { .. } => {
@@ -178,8 +178,13 @@ mod tests {
             Code::ResourceExhausted,
         );
         check(Fault::Propose(ProposeError::Stopped), Code::Unavailable);
-        check(Fault::Behind, Code::Aborted);
-        check(Fault::Reset, Code::Unavailable);
+        let too_old = crate::raft::TooOld {
+            since: 1,
+            oldest: 2,
+            newest: 3,
+        };
+        check(Fault::TooOld(too_old), Code::OutOfRange);
+        check(Fault::Watches(1), Code::ResourceExhausted);
         check(logs(RelayError::Away(node)), Code::Unavailable);
         check(logs(RelayError::TooMany), Code::ResourceExhausted);
     }

@@ -70,7 +70,7 @@ impl From<Fault> for Refusal {
     }
 }
 
-fn status(fault: &Fault) -> StatusCode {
+pub(super) fn status(fault: &Fault) -> StatusCode {
     match fault {
         Fault::RequestId(_) | Fault::Convert(_) | Fault::Manifest(_) | Fault::Invalid(_) => {
             StatusCode::BAD_REQUEST
@@ -113,10 +113,11 @@ fn status(fault: &Fault) -> StatusCode {
         },
         // Machines join by gRPC.
         Fault::Join(_) => StatusCode::CONFLICT,
+        Fault::TooOld(_) => StatusCode::GONE,
+        Fault::Unread(_) => StatusCode::REQUEST_TIMEOUT,
+        Fault::Watches(_) => StatusCode::TOO_MANY_REQUESTS,
         Fault::NotLeader(_)
         | Fault::Read(_)
-        | Fault::Behind
-        | Fault::Reset
         | Fault::Stopping
         | Fault::Forward { .. } => StatusCode::SERVICE_UNAVAILABLE,
     }

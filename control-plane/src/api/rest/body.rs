@@ -88,6 +88,8 @@ pub(super) struct Patch<S> {
     #[serde(default)]
     pub(super) ttl_seconds: Option<u64>,
     pub(super) spec: Option<S>,
+    /// Only if the object still has this version.
+    pub(super) resource_version: Option<u64>,
 }
 
 /// `null` removes.

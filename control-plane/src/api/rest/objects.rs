@@ -132,24 +132,25 @@ pub(super) async fn delete(
     Ok(Json(json!({ "deleted": id })))
 }
 
-/// Reads, edits, writes; again where somebody else wrote meanwhile.
+/// Reads, edits, writes; again where somebody else wrote meanwhile, unless it must be a certain version.
 pub(super) async fn change_object(
     rest: &Rest,
     caller: &Caller,
     kind: Kind,
     id: &str,
+    expected: Option<u64>,
     edit: impl Fn(&mut wire::Manifest),
 ) -> Answer {
     let mut attempt = 1;
     loop {
         let (mut manifest, version) = wishes(rest.api.get(kind, id, false).await?)?;
         edit(&mut manifest);
-        let write = Write::Expecting(version);
+        let write = Write::Expecting(expected.unwrap_or(version));
         let request_id = body::new_request_id();
         match rest.api.apply(caller, request_id, manifest, write).await {
             Ok(accepted) => return single(accepted.object),
             Err(Fault::Rejected(rejected))
-                if rejected.code() == Rejection::Stale && attempt < PATCH_ATTEMPTS =>
+                if rejected.code() == Rejection::Stale && expected.is_none() && attempt < PATCH_ATTEMPTS =>
             {
                 attempt += 1;
             }

@@ -1,22 +1,22 @@
 //! `/api/v1/watch`: changes as server-sent events.
 
 use super::Rest;
-use super::answer::Refusal;
+use super::answer::{Refusal, status};
 use super::body::{self, Params};
-use crate::api::{Fault, Query};
+use crate::api::{Fault, Mark, Query};
 use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::sse::{Event, KeepAlive, Sse};
-use futures::stream::{Stream, StreamExt, select_all};
+use futures::stream::{Stream, StreamExt};
 use proto::document::Document;
 use proto::object::Kind;
 use proto::wire::{self, watch_event::Type};
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::json;
 use std::convert::Infallible;
 use tokio_stream::wrappers::ReceiverStream;
 
-/// What browsers send when they open a broken stream again: the id of the last event, which is an index of the log.
+/// What browsers send when they open a broken stream again: the id of the last event.
 const LAST_EVENT_ID: &str = "last-event-id";
 
 #[derive(Debug, Deserialize)]
@@ -26,39 +26,37 @@ pub(super) struct WatchParams {
     kind: Option<String>,
     id: Option<String>,
     label: Option<String>,
-    /// Of the present state only what changed after this index is told.
-    since: Option<u64>,
+    /// Not the present state, but the changes after this index.
+    since: Option<String>,
 }
 
-/// `changed`, `deleted` and, once the present state was told, `synced`, of each kind; `error` ends the stream.
+/// `changed`, `deleted`, `progress` and, once the present state was told, `synced`; `error` ends the stream.
 pub(super) async fn events(
     State(rest): State<Rest>,
     headers: HeaderMap,
     Params(params): Params<WatchParams>,
 ) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Refusal> {
     let labels = body::selector(params.label.as_deref())?;
-    let last = headers
-        .get(LAST_EVENT_ID)
-        .and_then(|id| id.to_str().ok()?.parse().ok());
-    let since = last.or(params.since).unwrap_or_default();
-    let mut watches = Vec::new();
-    for kind in kinds(params.kind.as_deref())? {
-        let query = Query {
-            id: params.id.clone(),
-            labels: labels.clone(),
-            ..Query::all(kind)
-        };
-        let told = ReceiverStream::new(rest.api.watch(query, since).await?);
-        watches.push(told.map(move |told| (told.is_err(), event(kind, told))));
-    }
-    // What ends one of them ends all: their reader begins again with all.
-    let until_error = select_all(watches).flat_map(|(last, event)| {
-        futures::stream::iter(std::iter::once(Some(event)).chain(last.then_some(None)))
+    let last = headers.get(LAST_EVENT_ID).and_then(|id| id.to_str().ok());
+    let since = last.or(params.since.as_deref()).map(since).transpose()?.unwrap_or_default();
+    let kinds = kinds(params.kind.as_deref())?.into_iter();
+    let queries = kinds.map(|kind| Query {
+        id: params.id.clone(),
+        labels: labels.clone(),
+        ..Query::all(kind)
     });
-    let events = until_error
-        .take_while(|event| std::future::ready(event.is_some()))
-        .filter_map(|event| std::future::ready(event.map(Ok)));
+    let told = rest.api.watch(queries.collect(), since).await?;
+    let events = ReceiverStream::new(told).map(|told| Ok(event(told)));
     Ok(Sse::new(events).keep_alive(KeepAlive::default()))
+}
+
+fn since(text: &str) -> Result<Mark, Fault> {
+    let wrong = |_| {
+        Fault::Invalid(format!(
+            "since: `{text}` is no place in the log; write the index of a list or the id of an event"
+        ))
+    };
+    text.parse().map_err(wrong)
 }
 
 fn kinds(text: Option<&str>) -> Result<Vec<Kind>, Fault> {
@@ -73,38 +71,35 @@ fn kinds(text: Option<&str>) -> Result<Vec<Kind>, Fault> {
     }
 }
 
-fn name(kind: Kind) -> &'static str {
-    match kind {
-        Kind::Sandbox => "sandbox",
-        Kind::Node => "node",
-        Kind::External => "external",
-    }
-}
-
-fn event(kind: Kind, told: Result<wire::WatchEvent, Fault>) -> Event {
-    let (event, index, data) = match told {
+/// Its id is where a stream that breaks behind it goes on.
+fn event(told: Result<wire::WatchEvent, Fault>) -> Event {
+    let told = match told {
+        Ok(told) => told,
         Err(fault) => return error(&fault),
-        Ok(told) => {
-            let data = match told.object.clone().map(Document::try_from).transpose() {
-                Ok(Some(document)) => json!({ "kind": name(kind), document.key(): document }),
-                Ok(None) => json!({ "kind": name(kind) }),
-                Err(why) => return error(&why.into()),
-            };
-            let event = match told.r#type() {
-                Type::Changed => "changed",
-                Type::Deleted => "deleted",
-                Type::Synced | Type::Unspecified => "synced",
-            };
-            (event, told.index, data)
-        }
+    };
+    let mark = Mark {
+        index: told.index,
+        behind: told.behind,
+    };
+    let data = match told.object.clone().map(Document::try_from).transpose() {
+        Ok(Some(document)) => json!({ "kind": document.key(), document.key(): document }),
+        Ok(None) => json!({ "index": told.index }),
+        Err(why) => return error(&why.into()),
+    };
+    let name = match told.r#type() {
+        Type::Changed => "changed",
+        Type::Deleted => "deleted",
+        Type::Progress => "progress",
+        Type::Synced | Type::Unspecified => "synced",
     };
     Event::default()
-        .event(event)
-        .id(index.to_string())
+        .event(name)
+        .id(mark.to_string())
         .data(data.to_string())
 }
 
+/// `status` is what the same error would be as an answer: 410 for changes that are not kept any more.
 fn error(fault: &Fault) -> Event {
-    let data: Value = json!({ "error": fault.to_string() });
+    let data = json!({ "error": fault.to_string(), "status": status(fault).as_u16() });
     Event::default().event("error").data(data.to_string())
 }
