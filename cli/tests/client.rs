@@ -97,6 +97,35 @@ async fn read_goes_to_the_next_replica_and_stays_there() {
     client.get(Kind::External, "e", false).await.unwrap();
 }
 
+#[tokio::test]
+async fn refusal_for_now_is_waited_for_at_the_same_replica() {
+    let busy = Replica::acting(vec![Act::Later(150), Act::Later(100), Act::Accept]);
+    let busy_at = busy.serve().await;
+    let other = Replica::default();
+    let other_at = other.serve().await;
+    let patient = client(&[&busy_at, &other_at], LONG);
+    let begun = std::time::Instant::now();
+    patient.apply(&manifest(), false).await.unwrap();
+    assert!(
+        begun.elapsed() >= Duration::from_millis(250),
+        "{:?}",
+        begun.elapsed()
+    );
+    let mut ids = busy.request_ids.lock().unwrap().clone();
+    assert_eq!(ids.len(), 3);
+    ids.dedup();
+    assert_eq!(ids.len(), 1, "one id over all attempts");
+    assert!(other.request_ids.lock().unwrap().is_empty());
+    // But no longer than a request may take.
+    *busy.script.lock().unwrap() = vec![Act::Later(60_000)].into();
+    let hasty = client(&[&busy_at], Duration::from_millis(300));
+    let error = hasty.apply(&manifest(), false).await.unwrap_err();
+    assert!(
+        error.is_timeout() && error.to_string().contains("too much"),
+        "{error}"
+    );
+}
+
 #[track_caller]
 fn check_refused(error: &ClientError, code: Code, part: &str) {
     assert_eq!(error.code(), Some(code), "{error}");

@@ -4,6 +4,7 @@
 
 mod values;
 
+use crate::admission::Limits;
 use crate::schedule::Policy;
 use clap::Args;
 use serde::{Deserialize, Serialize};
@@ -109,6 +110,15 @@ pub struct Settings {
     #[arg(long, env = "SBX_SCHEDULING", value_name = "POLICY", global = true)]
     pub scheduling: Option<Policy>,
 
+    /// New sandboxes per second that the cluster takes once a burst is over; more are refused, and asked for again later.
+    /// 0: as many as come. The leader's counts [default: 1000]
+    #[arg(long, env = "SBX_CREATE_RATE", value_name = "N", global = true)]
+    pub create_rate: Option<u32>,
+
+    /// New sandboxes that the cluster takes at once after a quiet time [default: 5000]
+    #[arg(long, env = "SBX_CREATE_BURST", value_name = "N", global = true)]
+    pub create_burst: Option<u32>,
+
     /// What to log: a level, or directives such as `info,control_plane=debug` [default: info,openraft=error]
     #[arg(long, env = "SBX_LOG", value_name = "FILTER", global = true)]
     pub log: Option<String>,
@@ -133,6 +143,7 @@ pub struct Config {
     pub tls: Option<TlsFiles>,
     pub timings: Timings,
     pub scheduling: Policy,
+    pub limits: Limits,
 }
 
 /// Where a replica's identity is.
@@ -209,6 +220,8 @@ pub enum Problem {
         listed: String,
         own: String,
     },
+    #[error("create_burst: nothing could ever be created with 0")]
+    Burst,
     #[error("{longer}: must be longer than {shorter}")]
     Order {
         shorter: &'static str,
@@ -251,6 +264,8 @@ impl Settings {
             node_lease: self.node_lease.or(other.node_lease),
             ended_retention: self.ended_retention.or(other.ended_retention),
             scheduling: self.scheduling.or(other.scheduling),
+            create_rate: self.create_rate.or(other.create_rate),
+            create_burst: self.create_burst.or(other.create_burst),
             log: self.log.or(other.log),
             log_format: self.log_format.or(other.log_format),
         }
@@ -269,6 +284,7 @@ impl Settings {
             .clone()
             .unwrap_or_else(|| PathBuf::from(DEFAULT_TLS_DIR));
         let times = Timings::default();
+        let limits = Limits::default();
         self.or(Self {
             id: None,
             listen: Some(listen),
@@ -285,6 +301,8 @@ impl Settings {
             node_lease: Some(Span(times.node_lease)),
             ended_retention: Some(Span(times.ended_retention)),
             scheduling: Some(Policy::default()),
+            create_rate: Some(limits.create_rate),
+            create_burst: Some(limits.create_burst),
             log: Some(DEFAULT_LOG.to_owned()),
             log_format: Some(LogFormat::Human),
         })
@@ -354,6 +372,14 @@ impl Settings {
                 longer: "node_lease",
             });
         }
+        let limits = Limits::default();
+        let limits = Limits {
+            create_rate: given.create_rate.unwrap_or(limits.create_rate),
+            create_burst: given.create_burst.unwrap_or(limits.create_burst),
+        };
+        if limits.create_burst == 0 {
+            problems.push(Problem::Burst);
+        }
         let config = Config {
             id: given.id.unwrap_or_default(),
             listen,
@@ -368,6 +394,7 @@ impl Settings {
             }),
             timings,
             scheduling: given.scheduling.unwrap_or_default(),
+            limits,
         };
         problems.extend(config.cluster_problems());
         if problems.is_empty() {

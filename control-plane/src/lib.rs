@@ -1,6 +1,7 @@
 //! `sbxorch`, a replica of sandboxd's control plane.
 
 pub mod access;
+pub mod admission;
 pub mod api;
 pub mod clock;
 pub mod config;

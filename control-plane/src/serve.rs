@@ -2,6 +2,7 @@
 //! and the tasks; decides nothing. Called by `main` and by tests.
 
 use crate::access::{self, Gate};
+use crate::admission::Admission;
 use crate::api::{Api, grpc, rest};
 use crate::config::Config;
 use crate::controller::Controller;
@@ -108,6 +109,7 @@ pub async fn start(config: Config) -> Result<Serving, ServeError> {
             replica.clone(),
             liveness,
             sessions,
+            Admission::new(config.limits),
             security.dialer(),
             stopping.clone(),
         ),

@@ -128,7 +128,9 @@ fn refused(status: Status) -> Result<Dialled, DialError> {
         Some(Detail::NotLeader(not_leader)) => Ok(Dialled::Follower {
             leader: Some(not_leader.endpoint).filter(|e| !e.is_empty()),
         }),
-        Some(Detail::Immutable(_)) | None => Err(DialError::Refused(Box::new(status))),
+        Some(Detail::Immutable(_) | Detail::RetryAfter(_)) | None => {
+            Err(DialError::Refused(Box::new(status)))
+        }
     }
 }
 

@@ -120,7 +120,7 @@ impl ClientError {
     pub(super) fn refused(act: &str, status: &Status) -> Self {
         let fields = match detail(status) {
             Some(Detail::Immutable(immutable)) => immutable.fields,
-            Some(Detail::NotLeader(_)) | None => Vec::new(),
+            Some(Detail::NotLeader(_) | Detail::RetryAfter(_)) | None => Vec::new(),
         };
         Self::Refused {
             act: act.to_owned(),
@@ -138,6 +138,8 @@ pub(super) enum Verdict {
     Redirect(Option<Endpoint>),
     /// Nobody has decided: ask again, elsewhere or later.
     Retry,
+    /// More is asked for than the cluster takes at present: the same replica, after this time.
+    Later(Duration),
     /// Decided.
     Final,
     /// It may be anybody: nothing more is said to it.
@@ -148,6 +150,7 @@ pub(super) fn judge(status: &Status) -> Verdict {
     match detail(status) {
         Some(Detail::NotLeader(not_leader)) => return Verdict::Redirect(not_leader.endpoint.parse().ok()),
         Some(Detail::Immutable(_)) => return Verdict::Final,
+        Some(Detail::RetryAfter(retry)) => return Verdict::Later(Duration::from_millis(retry.after_ms)),
         None => {}
     }
     // A status with a source was made on this side, of a fault of the transport.
@@ -158,7 +161,7 @@ pub(super) fn judge(status: &Status) -> Verdict {
         return Verdict::Retry;
     }
     match status.code() {
-        // The rate limit counts as "later" too: the deadline bounds it.
+        // Without a word on when: soon.
         Code::Unavailable
         | Code::DeadlineExceeded
         | Code::Cancelled

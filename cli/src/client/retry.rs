@@ -76,7 +76,9 @@ impl Client {
                         let endpoint = target;
                         return Err(ClientError::Untrusted { endpoint, why });
                     }
-                    verdict @ (Verdict::Redirect(_) | Verdict::Retry) => (verdict, text(&status)),
+                    verdict @ (Verdict::Redirect(_) | Verdict::Retry | Verdict::Later(_)) => {
+                        (verdict, text(&status))
+                    }
                 },
                 Err(_) => (
                     Verdict::Retry,
@@ -94,8 +96,19 @@ impl Client {
             }
             attempts.retain(|(endpoint, _)| *endpoint != target);
             attempts.push((target.clone(), why));
-            round.tried.insert(target);
-            target = match self.next(&mut round, verdict) {
+            let next = match verdict {
+                Verdict::Later(after) => {
+                    // Those who were refused together don't come back together.
+                    let pause = rand::random_range(after..=after + after / 2);
+                    tokio::time::sleep_until((Instant::now() + pause).min(deadline)).await;
+                    Some(target)
+                }
+                verdict => {
+                    round.tried.insert(target);
+                    self.next(&mut round, verdict)
+                }
+            };
+            target = match next {
                 Some(next) => next,
                 None => {
                     let pause = rand::random_range(round.pause / 2..=round.pause);

@@ -18,6 +18,8 @@ pub enum Act {
     Accept,
     NotLeader(String),
     Fail(Code, &'static str),
+    /// Too much is asked for; to be asked again after so many milliseconds.
+    Later(u64),
     Hang,
 }
 
@@ -82,15 +84,19 @@ impl Replica {
                     leader_id: 1,
                     endpoint,
                 });
-                let detail = wire::ErrorDetail { detail: Some(detail) };
-                Err(Status::with_details(
-                    Code::FailedPrecondition,
-                    "not the leader",
-                    detail.encode_to_vec().into(),
-                ))
+                Err(detailed(Code::FailedPrecondition, "not the leader", detail))
+            }
+            Act::Later(after_ms) => {
+                let detail = wire::error_detail::Detail::RetryAfter(wire::RetryAfter { after_ms });
+                Err(detailed(Code::ResourceExhausted, "too much", detail))
             }
         }
     }
+}
+
+fn detailed(code: Code, message: &str, detail: wire::error_detail::Detail) -> Status {
+    let detail = wire::ErrorDetail { detail: Some(detail) };
+    Status::with_details(code, message, detail.encode_to_vec().into())
 }
 
 type Streamed<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;

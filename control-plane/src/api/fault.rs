@@ -1,6 +1,7 @@
 //! Why a request was not done. Both transports map these and nothing else.
 
 use crate::access::{Denied, JoinError};
+use crate::admission::Refused;
 use crate::raft::{InitError, Leader, ProposeError, ReadError, TooOld};
 use crate::session::RelayError;
 use proto::convert::ConvertError;
@@ -8,6 +9,9 @@ use proto::manifest::Faults;
 use proto::status::Phase;
 use proto::wire;
 use std::time::Duration;
+
+/// A queue of thousands that is full now has gone by then.
+const OVERLOADED: Duration = Duration::from_secs(1);
 
 #[derive(Debug, thiserror::Error)]
 pub enum Fault {
@@ -31,6 +35,9 @@ pub enum Fault {
     /// It may have taken effect, or may yet.
     #[error("{0}")]
     Propose(ProposeError),
+    /// It has no effect.
+    #[error(transparent)]
+    Refused(#[from] Refused),
     #[error("no linearizable answer: {0}")]
     Read(#[from] ReadError),
     #[error("cannot form the cluster: {0}")]
@@ -64,6 +71,24 @@ pub enum Fault {
     /// REST only: the leader, to which the request was handed on, can't be reached.
     #[error("the leader at {endpoint} cannot be reached: {message}")]
     Forward { endpoint: String, message: String },
+}
+
+impl Fault {
+    /// When it makes sense to ask again, where that is known.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
+        if let Self::Refused(refused) = self {
+            return Some(refused.retry_after);
+        }
+        if let Self::Denied(Denied::TooMany { retry_after, .. }) = self {
+            return Some(*retry_after);
+        }
+        let overloaded = matches!(
+            self,
+            Self::Propose(ProposeError::Overloaded { .. }) | Self::Read(ReadError::Overloaded { .. })
+        );
+        overloaded.then_some(OVERLOADED)
+    }
 }
 
 fn leader_text(leader: Option<&Leader>) -> String {

@@ -65,7 +65,8 @@ impl Api {
         let Some(client) = self.heartbeats.client(&leader.endpoint) else {
             return;
         };
-        let Ok(Some(heard)) = tokio::time::timeout(TIMEOUT, ask(client, query, after, objects.len())).await else {
+        let Ok(Some(heard)) = tokio::time::timeout(TIMEOUT, ask(client, query, after, objects.len())).await
+        else {
             tracing::debug!(
                 leader = leader.id,
                 "the leader has not told in time when it heard agents"

@@ -29,6 +29,7 @@ pub use write::Write;
 pub(crate) use write::check_request_id;
 
 use crate::access::{Caller, audit};
+use crate::admission::Admission;
 use crate::raft::{Leadership, Replica};
 use crate::session::{Liveness, Sessions};
 use identity::dial::Dialer;
@@ -47,6 +48,7 @@ pub struct Api {
     replica: Replica,
     liveness: Liveness,
     sessions: Sessions,
+    admission: Admission,
     heartbeats: heartbeats::Heartbeats,
     /// One permit for each that is open.
     watches: Arc<Semaphore>,
@@ -60,6 +62,7 @@ impl Api {
         replica: Replica,
         liveness: Liveness,
         sessions: Sessions,
+        admission: Admission,
         dialer: Dialer,
         stopping: CancellationToken,
     ) -> Self {
@@ -67,6 +70,7 @@ impl Api {
             replica,
             liveness,
             sessions,
+            admission,
             heartbeats: heartbeats::Heartbeats::new(dialer),
             watches: Arc::new(Semaphore::new(watch::MAX_WATCHES)),
             stopping,

@@ -123,7 +123,10 @@ impl Query {
     }
 
     fn among(&self, objects: impl Iterator<Item = Found>, limit: usize) -> Vec<Found> {
-        objects.filter(|object| self.matches(object)).take(limit).collect()
+        objects
+            .filter(|object| self.matches(object))
+            .take(limit)
+            .collect()
     }
 }
 
@@ -191,7 +194,9 @@ impl Api {
         // The ids of all kinds have the same form.
         let after = after.map(str::parse::<SandboxId>).transpose();
         let after = after.map_err(|why| {
-            Fault::Invalid(format!("cursor: {why}; only what an answer gave as one is a cursor"))
+            Fault::Invalid(format!(
+                "cursor: {why}; only what an answer gave as one is a cursor"
+            ))
         })?;
         if !stale {
             self.replica.linearize().await?;
@@ -199,7 +204,10 @@ impl Api {
         let (mut found, index) = {
             let state = self.replica.replicated().read();
             // One more tells whether there is more.
-            (query.find_after(&state, after.as_ref(), limit.saturating_add(1)), state.index())
+            (
+                query.find_after(&state, after.as_ref(), limit.saturating_add(1)),
+                state.index(),
+            )
         };
         let more = found.len() > limit;
         found.truncate(limit);

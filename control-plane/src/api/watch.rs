@@ -5,19 +5,25 @@ use super::read::Found;
 use super::{Api, Fault, Query};
 use crate::raft::{ChangeSet, Subscription};
 use crate::state::Change;
+use futures::Stream;
+use prost::Message;
 use proto::wire::{self, watch_event::Type};
 use std::fmt;
 use std::num::ParseIntError;
+use std::pin::Pin;
 use std::str::FromStr;
+use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
-use tokio::time::{Instant, MissedTickBehavior};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::time::{Instant, MissedTickBehavior, timeout};
 
-/// Events that wait for a slow connection.
+/// Events that wait for a slow connection, and what they may take; one larger event goes alone.
 const BUFFER: usize = 64;
+const BUFFER_BYTES: u32 = 1 << 20;
 /// Present objects turned into messages at a time: a watch of 100,000 never holds them all twice.
 const CHUNK: usize = 256;
-/// Watches of one replica. Each may hold [`BUFFER`] events of some KiB, and at its begin what it has to tell.
+/// Watches of one replica. Each may hold [`BUFFER_BYTES`], and at its begin what it has to tell.
 pub(super) const MAX_WATCHES: usize = 4_096;
 /// A reader who takes no event for this long holds what he has asked for no longer.
 const UNREAD: Duration = Duration::from_secs(30);
@@ -35,13 +41,25 @@ pub struct Mark {
     pub behind: u32,
 }
 
+type Event = Result<wire::WatchEvent, Fault>;
+
 /// What a watch tells; the last item says why it ended.
-pub(super) type Events = mpsc::Receiver<Result<wire::WatchEvent, Fault>>;
+pub struct Events(mpsc::Receiver<(Event, Option<OwnedSemaphorePermit>)>);
+
+impl Stream for Events {
+    type Item = Event;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Event>> {
+        // With its share of the buffer.
+        self.0.poll_recv(context).map(|next| next.map(|(event, _)| event))
+    }
+}
 
 struct Watch {
     api: Api,
     queries: Vec<Query>,
-    events: mpsc::Sender<Result<wire::WatchEvent, Fault>>,
+    events: mpsc::Sender<(Event, Option<OwnedSemaphorePermit>)>,
+    room: Arc<Semaphore>,
     told: Mark,
     _permit: OwnedSemaphorePermit,
 }
@@ -78,11 +96,12 @@ impl Api {
             api: self.clone(),
             queries,
             events,
+            room: Arc::new(Semaphore::new(BUFFER_BYTES as usize)),
             told: since,
             _permit: permit,
         };
         tokio::spawn(watch.run(present, index, changes));
-        Ok(told)
+        Ok(Events(told))
     }
 }
 
@@ -96,7 +115,7 @@ impl Watch {
         };
         match end {
             // Waits for room: the reader should learn that there is no more, but he may never read again.
-            End::Fault(fault) => drop(events.send_timeout(Err(fault), UNREAD).await),
+            End::Fault(fault) => drop(events.send_timeout((Err(fault), None), UNREAD).await),
             End::Gone => {}
         }
     }
@@ -119,7 +138,7 @@ impl Watch {
         }
         while changes.position() < index {
             match changes.try_recv() {
-                Ok(Some(set)) => self.tell_set(&set).await?,
+                Ok(Some(set)) => drop(self.tell_set(&set).await?),
                 Ok(None) => break,
                 Err(too_old) => return Err(End::Fault(too_old.into())),
             }
@@ -186,10 +205,16 @@ impl Watch {
             index: self.told.index,
             behind: self.told.behind,
         };
-        match self.events.send_timeout(Ok(event), UNREAD).await {
-            Ok(()) => Ok(()),
-            Err(mpsc::error::SendTimeoutError::Timeout(_)) => Err(End::Fault(Fault::Unread(UNREAD))),
-            Err(mpsc::error::SendTimeoutError::Closed(_)) => Err(End::Gone),
+        let bytes = u32::try_from(event.encoded_len()).unwrap_or(BUFFER_BYTES);
+        let room = self.room.clone().acquire_many_owned(bytes.min(BUFFER_BYTES));
+        let sent = async {
+            let room = room.await.ok();
+            self.events.send((Ok(event), room)).await
+        };
+        match timeout(UNREAD, sent).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) => Err(End::Gone),
+            Err(_) => Err(End::Fault(Fault::Unread(UNREAD))),
         }
     }
 }
@@ -250,7 +275,6 @@ fn event(query: &Query, change: &Change) -> Option<(Type, Found)> {
 mod tests {
     use super::*;
     use crate::session::sample::sandbox;
-    use std::sync::Arc;
     use proto::object::{Kind, Sandbox};
     use proto::spec::Labels;
     use proto::status::Phase;
@@ -278,7 +302,11 @@ mod tests {
 
     #[test]
     fn mark_is_read_as_it_is_written() {
-        for (text, mark) in [("0", Mark::default()), ("7", Mark::at(7)), ("7.2", Mark { index: 7, behind: 2 })] {
+        for (text, mark) in [
+            ("0", Mark::default()),
+            ("7", Mark::at(7)),
+            ("7.2", Mark { index: 7, behind: 2 }),
+        ] {
             assert_eq!((mark.to_string().as_str(), text.parse()), (text, Ok(mark)));
         }
         for wrong in ["", "x", "7.", "7.x", "-1", "7.2.1"] {

@@ -3,6 +3,7 @@
 
 use super::{Api, Fault};
 use crate::access::{Caller, audit};
+use crate::admission::Client;
 use proto::object::Kind;
 use proto::policy::{Policy, PolicyChange};
 use proto::spec::Manifest;
@@ -32,13 +33,14 @@ impl Api {
         write: Write,
     ) -> Result<wire::Accepted, Fault> {
         let what = described(&manifest);
-        let applied = self.apply_checked(request_id, manifest, write).await;
+        let applied = self.apply_checked(caller, request_id, manifest, write).await;
         audit::note(caller, "apply", &what, &applied);
         applied
     }
 
     async fn apply_checked(
         &self,
+        caller: &Caller,
         request_id: String,
         manifest: wire::Manifest,
         write: Write,
@@ -53,7 +55,7 @@ impl Api {
                 Write::Expecting(version) => Some(version),
             },
         });
-        self.propose(request_id, op).await
+        self.propose(caller, request_id, op).await
     }
 
     /// Deletes one object; a sandbox on a node is Deleting until the node has cleared it away.
@@ -73,7 +75,7 @@ impl Api {
             check_request_id(&request_id)?;
             let kind = wire::Kind::from(kind).into();
             let op = Op::Delete(wire::DeleteObject { kind, id, force });
-            self.propose(request_id, op).await
+            self.propose(caller, request_id, op).await
         };
         let deleted = deleted.await;
         audit::note(caller, "delete", &what, &deleted);
@@ -95,12 +97,16 @@ impl Api {
             (true, None) => "cordon",
             (true, Some(_)) => "drain",
         };
-        let scheduled = self.schedule(request).await;
+        let scheduled = self.schedule(caller, request).await;
         audit::note(caller, act, &what, &scheduled);
         scheduled
     }
 
-    async fn schedule(&self, request: wire::ScheduleNodeRequest) -> Result<wire::Object, Fault> {
+    async fn schedule(
+        &self,
+        caller: &Caller,
+        request: wire::ScheduleNodeRequest,
+    ) -> Result<wire::Object, Fault> {
         check_request_id(&request.request_id)?;
         if request.drain_ms.is_some() && !request.unschedulable {
             return Err(Fault::Invalid(
@@ -112,7 +118,7 @@ impl Api {
             unschedulable: request.unschedulable,
             drain_ms: request.drain_ms,
         });
-        let accepted = self.propose(request.request_id, op).await?;
+        let accepted = self.propose(caller, request.request_id, op).await?;
         accepted
             .object
             .ok_or(Fault::Invalid("the node was deleted meanwhile".to_owned()))
@@ -130,7 +136,8 @@ impl Api {
     ) -> Result<Policy, Fault> {
         let set = async {
             check_request_id(&request_id)?;
-            self.propose(request_id, Op::SetPolicy(change.into())).await
+            self.propose(caller, request_id, Op::SetPolicy(change.into()))
+                .await
         };
         let set = set.await;
         audit::note(caller, "set", "policy", &set);
@@ -150,7 +157,17 @@ impl Api {
         Ok(self.replica.replicated().read().policy())
     }
 
-    async fn propose(&self, request_id: String, op: Op) -> Result<wire::Accepted, Fault> {
+    async fn propose(&self, caller: &Caller, request_id: String, op: Op) -> Result<wire::Accepted, Fault> {
+        let leader = self.leadership().leader;
+        if leader
+            .as_ref()
+            .is_some_and(|leader| leader.id != self.replica.id())
+        {
+            // It has the turns.
+            return Err(Fault::NotLeader(leader));
+        }
+        let creating = self.creates(&op);
+        let _place = self.admission.enter(&Client::of(caller), creating).await?;
         let command = wire::Command {
             request_id,
             op: Some(op),
@@ -160,6 +177,21 @@ impl Api {
             self.fill_in(std::slice::from_mut(object));
         }
         Ok(accepted)
+    }
+}
+
+impl Api {
+    /// Whether it makes a sandbox, as far as can be told before.
+    fn creates(&self, op: &Op) -> bool {
+        let Op::Apply(apply) = op else { return false };
+        let Some(manifest) = &apply.manifest else {
+            return false;
+        };
+        let Some(wire::manifest::Spec::Sandbox(_)) = &manifest.spec else {
+            return false;
+        };
+        let state = self.replica.replicated().read();
+        apply.replace || manifest.id.parse().is_ok_and(|id| state.sandbox(&id).is_none())
     }
 }
 

@@ -19,7 +19,7 @@ pub(super) async fn run(replica: &Replica, policy: Policy) {
         loop {
             if !view.has_work() {
                 match changes.recv().await {
-                        Ok(set) => update(&mut view, &set),
+                    Ok(set) => update(&mut view, &set),
                     Err(TooOld { .. }) => break,
                 }
             }

@@ -114,7 +114,9 @@ impl Replicated {
                 term,
                 index,
                 changes,
-                bytes: written.map(|write| write.value.as_ref().map_or(0, Vec::len)).sum(),
+                bytes: written
+                    .map(|write| write.value.as_ref().map_or(0, Vec::len))
+                    .sum(),
             });
         }
         applied

@@ -396,7 +396,8 @@ fn following<'a, K: Ord + Borrow<str>, V>(
     id: Option<&str>,
 ) -> impl Iterator<Item = &'a V> + use<'a, K, V> {
     let from = id.map_or(Bound::Unbounded, Bound::Excluded);
-    all.range::<str, _>((from, Bound::Unbounded)).map(|(_, value)| value)
+    all.range::<str, _>((from, Bound::Unbounded))
+        .map(|(_, value)| value)
 }
 
 /// The one place that knows all commands.

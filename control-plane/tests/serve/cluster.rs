@@ -1,6 +1,7 @@
 //! Replicas in this process, with real stores and real connections, each cluster on loopback addresses of its own.
 
 use crate::identity::{Bearer, Identity};
+use control_plane::admission::Limits;
 use control_plane::config::{Config, Peer, Timings, TlsFiles};
 use control_plane::schedule::Policy;
 use control_plane::serve::{self, ServeError};
@@ -68,15 +69,20 @@ impl Cluster {
     }
 
     pub(crate) async fn with(size: u64, timings: Timings) -> Self {
-        Self::make(size, timings, false).await
+        Self::make(size, timings, Limits::default(), false).await
     }
 
     /// With TLS, certificates and a first token.
     pub(crate) async fn secure(size: u64) -> Self {
-        Self::make(size, Timings::default(), true).await
+        Self::make(size, Timings::default(), Limits::default(), true).await
     }
 
-    async fn make(size: u64, timings: Timings, secure: bool) -> Self {
+    /// The same, that takes only so much.
+    pub(crate) async fn limited(size: u64, limits: Limits) -> Self {
+        Self::make(size, Timings::default(), limits, true).await
+    }
+
+    async fn make(size: u64, timings: Timings, limits: Limits, secure: bool) -> Self {
         static CLUSTERS: AtomicU8 = AtomicU8::new(0);
         let number = CLUSTERS.fetch_add(1, Ordering::Relaxed);
         let dir = tempfile::tempdir().expect("a folder for the test");
@@ -113,6 +119,7 @@ impl Cluster {
                 }),
                 timings,
                 scheduling: Policy::Spread,
+                limits,
             };
             let stop = CancellationToken::new();
             let stopped = stop.clone();

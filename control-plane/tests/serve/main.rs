@@ -6,6 +6,7 @@ mod control;
 mod identity;
 mod join;
 mod lifecycle;
+mod overload;
 mod pages;
 mod process;
 mod relay;

@@ -75,7 +75,7 @@ async fn change_of_another_version_is_refused() {
         }
     };
     let first = write("a.test", Some(0)).await.expect("there is none yet");
-    let status = write("b.test", Some(0)).await.expect_err("there is one");
+    let status: tonic::Status = write("b.test", Some(0)).await.expect_err("there is one");
     assert_eq!(status.code(), Code::FailedPrecondition, "{status:?}");
     let second = write("b.test", Some(first)).await.expect("nobody wrote between");
     assert!(second > first);

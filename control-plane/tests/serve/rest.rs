@@ -370,12 +370,18 @@ async fn events_go_on_behind_the_last_one_of_all_kinds() {
         text
     };
     let text = read("", None, "event: synced").await;
-    assert!(text.contains("\"id\":\"a\"") && text.contains("id: 0\n"), "{text}");
+    assert!(
+        text.contains("\"id\":\"a\"") && text.contains("id: 0\n"),
+        "{text}"
+    );
     let last = text.rsplit_once("id: ").expect("an id").1;
     let last = last.lines().next().expect("an id");
     user::delete(&cluster, Kind::External, "a").await;
     let text = read("", Some(last), "event: synced").await;
-    assert!(text.contains("event: deleted") && !text.contains("event: changed"), "{text}");
+    assert!(
+        text.contains("event: deleted") && !text.contains("event: changed"),
+        "{text}"
+    );
     let gone = http
         .check(Method::GET, "/api/v1/watch?since=1000000", Value::Null, 410)
         .await;
@@ -392,7 +398,8 @@ async fn patch_of_another_version_is_refused() {
     let node = json!({ "id": "n", "metadata": { "labels": { "region": "eu" } } });
     let node = http.check(Method::POST, "/api/v1/nodes", node, 200).await;
     let version = node["node"]["resource_version"].as_u64().expect("a number");
-    let patch = |version: u64, region: &str| json!({ "resource_version": version, "labels": { "region": region } });
+    let patch =
+        |version: u64, region: &str| json!({ "resource_version": version, "labels": { "region": region } });
     let path = "/api/v1/nodes/n";
     let patched = http.check(Method::PATCH, path, patch(version, "us"), 200).await;
     http.check(Method::PATCH, path, patch(version, "asia"), 409).await;

@@ -70,10 +70,7 @@ async fn watch_goes_on_at_its_index_at_any_replica() {
             .await
             .expect("it is kept");
         let (told, index) = until_synced(&mut watch).await;
-        let expected = [
-            (Type::Changed, "c".to_owned()),
-            (Type::Deleted, "a".to_owned()),
-        ];
+        let expected = [(Type::Changed, "c".to_owned()), (Type::Deleted, "a".to_owned())];
         assert_eq!(told, expected, "replica {replica}");
         let mut again = open(cluster.control(replica), externals(index))
             .await
@@ -101,15 +98,15 @@ async fn watch_that_follows_a_failover_misses_and_doubles_nothing() {
     let mut cluster = Cluster::start(3).await;
     let count = 120;
     let first = cluster.leader().await;
+    // Together, so that they ride in few entries; each until it is accepted, once.
     let writes = async |cluster: &Cluster, numbers: std::ops::Range<u32>| {
-        let leader = cluster.leader().await;
-        let writes = numbers.map(|n| {
-            let mut control = cluster.control(leader);
-            async move {
-                let manifest = external(&format!("e{n:03}"), &format!("n{n}"), "x.test");
-                within("an apply", control.apply(apply_request(manifest)))
-                    .await
-                    .expect("it is accepted");
+        let writes = numbers.map(|n| async move {
+            let request = apply_request(external(&format!("e{n:03}"), &format!("n{n}"), "x.test"));
+            loop {
+                let mut control = cluster.control(cluster.leader().await);
+                if within("an apply", control.apply(request.clone())).await.is_ok() {
+                    return;
+                }
             }
         });
         futures::future::join_all(writes).await;
@@ -151,7 +148,11 @@ async fn watch_that_follows_a_failover_misses_and_doubles_nothing() {
     let mut once = told.clone();
     once.sort();
     once.dedup();
-    assert_eq!((told.len(), once.len()), (240, 240), "a change is missing or doubled");
+    assert_eq!(
+        (told.len(), once.len()),
+        (240, 240),
+        "a change is missing or doubled"
+    );
 }
 
 /// A sandbox whose stored form takes this many bytes at least.
@@ -170,7 +171,9 @@ async fn slow_watcher_is_cut_off_and_holds_no_queue() {
         kind: Kind::Sandbox.into(),
         ..Default::default()
     };
-    let mut slow = open(cluster.control(0), request.clone()).await.expect("it begins");
+    let mut slow = open(cluster.control(0), request.clone())
+        .await
+        .expect("it begins");
     // More than is kept.
     for n in 0..24 {
         apply(&cluster, large(&format!("s{n}"), 900 << 10)).await;

@@ -12,7 +12,6 @@ use proto::status::Phase;
 use proto::wire::{self, control_server::Control};
 use std::time::Duration;
 use tokio_stream::StreamExt;
-use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 /// Said together with the request; nobody waits for one that stays silent.
@@ -117,7 +116,7 @@ impl ControlService {
             index: request.since_index,
             behind: request.since_behind,
         };
-        let events = ReceiverStream::new(self.0.watch(vec![query], since).await?);
+        let events = self.0.watch(vec![query], since).await?;
         Ok(Box::pin(
             events.map(|event| event.map_err(|fault| status(&fault))),
         ))

@@ -2,7 +2,7 @@
 
 use crate::access::{Denied, JoinError};
 use crate::api::Fault;
-use crate::raft::{Leader, ProposeError};
+use crate::raft::{Leader, ProposeError, ReadError};
 use crate::session::{RelayError, SessionError};
 use prost::Message;
 use proto::wire::{self, error_detail::Detail, rejected::Code as Rejection};
@@ -10,6 +10,16 @@ use tonic::{Code, Status};
 
 /// What a user is told.
 pub(super) fn status(fault: &Fault) -> Status {
+    let status = plain_status(fault);
+    let Some(after) = fault.retry_after() else {
+        return status;
+    };
+    let after_ms = u64::try_from(after.as_millis()).unwrap_or(u64::MAX);
+    let detail = Detail::RetryAfter(wire::RetryAfter { after_ms });
+    Status::with_details(status.code(), status.message(), encoded(detail))
+}
+
+fn plain_status(fault: &Fault) -> Status {
     let message = fault.to_string();
     match fault {
         Fault::RequestId(_) | Fault::Convert(_) | Fault::Manifest(_) | Fault::Invalid(_) => {
@@ -19,6 +29,7 @@ pub(super) fn status(fault: &Fault) -> Status {
         Fault::Rejected(rejected) => rejection(rejected),
         Fault::NotLeader(leader) => not_leader(message, leader.as_ref()),
         Fault::Propose(error) => Status::new(propose_code(error), message),
+        Fault::Read(ReadError::Overloaded { .. }) => Status::resource_exhausted(message),
         // Another replica may know, or this one in a moment.
         Fault::Read(_) | Fault::Stopping | Fault::Forward { .. } => Status::unavailable(message),
         Fault::Init(_) | Fault::NotPlaced(_) | Fault::IsOver { .. } => Status::failed_precondition(message),
@@ -26,6 +37,7 @@ pub(super) fn status(fault: &Fault) -> Status {
             let status = relay_status(source);
             Status::with_details(status.code(), message, status.details().to_vec().into())
         }
+        Fault::Refused(_) => Status::resource_exhausted(message),
         Fault::TooOld(_) => Status::out_of_range(message),
         Fault::Unread(_) => Status::aborted(message),
         Fault::Watches(_) => Status::resource_exhausted(message),
@@ -130,8 +142,12 @@ fn not_leader(message: String, leader: Option<&Leader>) -> Status {
 }
 
 fn detailed(message: String, detail: Detail) -> Status {
+    Status::with_details(Code::FailedPrecondition, message, encoded(detail))
+}
+
+fn encoded(detail: Detail) -> tonic::codegen::Bytes {
     let detail = wire::ErrorDetail { detail: Some(detail) };
-    Status::with_details(Code::FailedPrecondition, message, detail.encode_to_vec().into())
+    detail.encode_to_vec().into()
 }
 
 #[cfg(test)]
@@ -187,6 +203,15 @@ mod tests {
         check(Fault::Watches(1), Code::ResourceExhausted);
         check(logs(RelayError::Away(node)), Code::Unavailable);
         check(logs(RelayError::TooMany), Code::ResourceExhausted);
+    }
+
+    #[test]
+    fn who_is_refused_for_now_is_told_when_to_come_back() {
+        let overloaded = status(&Fault::Propose(ProposeError::Overloaded { waiting: 1 }));
+        assert_eq!(
+            detail(&overloaded),
+            Some(Detail::RetryAfter(wire::RetryAfter { after_ms: 1_000 }))
+        );
     }
 
     #[test]

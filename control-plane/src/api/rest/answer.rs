@@ -2,7 +2,7 @@
 
 use crate::access::Denied;
 use crate::api::Fault;
-use crate::raft::ProposeError;
+use crate::raft::{ProposeError, ReadError};
 use crate::session::RelayError;
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
@@ -60,9 +60,10 @@ impl IntoResponse for Refusal {
 impl From<Fault> for Refusal {
     fn from(fault: Fault) -> Self {
         let mut refusal = Self::new(status(&fault), fault.to_string());
-        if let Fault::Denied(Denied::TooMany { retry_after, .. }) = &fault {
-            refusal.retry_after = Some(retry_after.as_secs().max(1));
-        }
+        // In whole seconds: the next one, so that nobody comes too early.
+        refusal.retry_after = fault
+            .retry_after()
+            .map(|after| after.as_millis().div_ceil(1_000) as u64);
         if let Fault::Rejected(rejected) = fault {
             refusal.fields = rejected.fields;
         }
@@ -113,12 +114,12 @@ pub(super) fn status(fault: &Fault) -> StatusCode {
         },
         // Machines join by gRPC.
         Fault::Join(_) => StatusCode::CONFLICT,
+        Fault::Read(ReadError::Overloaded { .. }) | Fault::Refused(_) => StatusCode::TOO_MANY_REQUESTS,
         Fault::TooOld(_) => StatusCode::GONE,
         Fault::Unread(_) => StatusCode::REQUEST_TIMEOUT,
         Fault::Watches(_) => StatusCode::TOO_MANY_REQUESTS,
-        Fault::NotLeader(_)
-        | Fault::Read(_)
-        | Fault::Stopping
-        | Fault::Forward { .. } => StatusCode::SERVICE_UNAVAILABLE,
+        Fault::NotLeader(_) | Fault::Read(_) | Fault::Stopping | Fault::Forward { .. } => {
+            StatusCode::SERVICE_UNAVAILABLE
+        }
     }
 }

@@ -44,12 +44,19 @@ pub(super) async fn change(
         return Err(Fault::Invalid("ttl_seconds: nodes have none".to_owned()).into());
     }
     let unschedulable = patch.spec.as_ref().and_then(|spec| spec.unschedulable);
-    change_object(&rest, &caller, Kind::Node, &id, patch.resource_version, |manifest| {
-        patch.apply_labels(&mut manifest.labels);
-        if let (Some(Spec::Node(spec)), Some(unschedulable)) = (&mut manifest.spec, unschedulable) {
-            spec.unschedulable = unschedulable;
-        }
-    })
+    change_object(
+        &rest,
+        &caller,
+        Kind::Node,
+        &id,
+        patch.resource_version,
+        |manifest| {
+            patch.apply_labels(&mut manifest.labels);
+            if let (Some(Spec::Node(spec)), Some(unschedulable)) = (&mut manifest.spec, unschedulable) {
+                spec.unschedulable = unschedulable;
+            }
+        },
+    )
     .await
 }
 

@@ -55,12 +55,19 @@ pub(super) async fn change(
         .as_ref()
         .and_then(|spec| spec.ttl_seconds)
         .or(patch.ttl_seconds);
-    change_object(&rest, &caller, Kind::Sandbox, &id, patch.resource_version, |manifest| {
-        patch.apply_labels(&mut manifest.labels);
-        if let (Some(Spec::Sandbox(spec)), Some(ttl_seconds)) = (&mut manifest.spec, ttl_seconds) {
-            spec.ttl_seconds = ttl_seconds;
-        }
-    })
+    change_object(
+        &rest,
+        &caller,
+        Kind::Sandbox,
+        &id,
+        patch.resource_version,
+        |manifest| {
+            patch.apply_labels(&mut manifest.labels);
+            if let (Some(Spec::Sandbox(spec)), Some(ttl_seconds)) = (&mut manifest.spec, ttl_seconds) {
+                spec.ttl_seconds = ttl_seconds;
+            }
+        },
+    )
     .await
 }
 

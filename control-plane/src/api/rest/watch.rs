@@ -14,7 +14,6 @@ use proto::wire::{self, watch_event::Type};
 use serde::Deserialize;
 use serde_json::json;
 use std::convert::Infallible;
-use tokio_stream::wrappers::ReceiverStream;
 
 /// What browsers send when they open a broken stream again: the id of the last event.
 const LAST_EVENT_ID: &str = "last-event-id";
@@ -38,7 +37,11 @@ pub(super) async fn events(
 ) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Refusal> {
     let labels = body::selector(params.label.as_deref())?;
     let last = headers.get(LAST_EVENT_ID).and_then(|id| id.to_str().ok());
-    let since = last.or(params.since.as_deref()).map(since).transpose()?.unwrap_or_default();
+    let since = last
+        .or(params.since.as_deref())
+        .map(since)
+        .transpose()?
+        .unwrap_or_default();
     let kinds = kinds(params.kind.as_deref())?.into_iter();
     let queries = kinds.map(|kind| Query {
         id: params.id.clone(),
@@ -46,7 +49,7 @@ pub(super) async fn events(
         ..Query::all(kind)
     });
     let told = rest.api.watch(queries.collect(), since).await?;
-    let events = ReceiverStream::new(told).map(|told| Ok(event(told)));
+    let events = told.map(|told| Ok(event(told)));
     Ok(Sse::new(events).keep_alive(KeepAlive::default()))
 }
 

@@ -75,7 +75,9 @@ async fn a_streamed_snapshot_gives_the_same_state() {
         .await
         .expect("installed");
 
-    let missed = changed.try_recv().expect_err("a snapshot tells no single changes");
+    let missed = changed
+        .try_recv()
+        .expect_err("a snapshot tells no single changes");
     assert_eq!((missed.since, missed.oldest), (3, 301));
     let expected = state_after(&changes(1, 300));
     assert_eq!(*replicated.read(), expected);

@@ -97,6 +97,7 @@ impl Cluster {
             tls: None,
             timings: Timings::default(),
             scheduling: crate::schedule::Policy::Spread,
+            limits: crate::admission::Limits::default(),
         };
         let cluster = Self {
             configs: peers.iter().zip(&listeners).map(config).collect(),
