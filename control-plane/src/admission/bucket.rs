@@ -1,8 +1,7 @@
 //! How much may be taken by now at a rate, with a burst: a bucket that fills evenly. Knows no clock: who asks says what
 //! time it is.
 
-use std::time::Duration;
-use tokio::time::Instant;
+use std::time::{Duration, Instant};
 
 #[derive(Debug)]
 pub(super) struct Bucket {
@@ -56,7 +55,7 @@ mod tests {
 
     #[test]
     fn burst_is_taken_at_once_and_then_the_rate() {
-        let start = Instant::now();
+        let start = crate::clock::instant();
         let at = |ms| start + Duration::from_millis(ms);
         let mut bucket = Bucket::new(1_000, 5_000, start);
         assert_eq!(take_all(&mut bucket, at(0)), 5_000);

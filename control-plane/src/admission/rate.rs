@@ -3,10 +3,11 @@
 use super::bucket::Bucket;
 use super::lines::Lines;
 use super::{Client, Limits, Refused};
+use crate::clock;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 
 /// Nobody waits longer: a refusal tells more than a wait, and whoever is refused comes back.
 const LONGEST_WAIT: Duration = Duration::from_secs(1);
@@ -36,7 +37,7 @@ impl Rate {
     pub(super) fn new(limits: Limits) -> Self {
         let inner = || {
             Arc::new(Mutex::new(Inner {
-                bucket: Bucket::new(limits.create_rate, limits.create_burst, Instant::now()),
+                bucket: Bucket::new(limits.create_rate, limits.create_burst, clock::instant()),
                 lines: Lines::default(),
                 served: false,
             }))
@@ -56,7 +57,7 @@ impl Rate {
         };
         let turn = {
             let mut inner = lock(shared);
-            if inner.lines.is_empty() && inner.bucket.take(Instant::now()).is_ok() {
+            if inner.lines.is_empty() && inner.bucket.take(clock::instant()).is_ok() {
                 return Ok(());
             }
             let wait = inner.bucket.time_for(inner.lines.ahead(client) + 1);
@@ -92,14 +93,14 @@ async fn serve(shared: Arc<Mutex<Inner>>) {
     loop {
         let next = serve_due(&mut lock(&shared));
         let Some(next) = next else { return };
-        tokio::time::sleep_until(next).await;
+        tokio::time::sleep_until(next.into()).await;
     }
 }
 
 /// When to come again; `None` where nobody waits.
 fn serve_due(inner: &mut Inner) -> Option<Instant> {
     while !inner.lines.is_empty() {
-        if let Err(next) = inner.bucket.take(Instant::now()) {
+        if let Err(next) = inner.bucket.take(clock::instant()) {
             return Some(next);
         }
         // Who has gone meanwhile takes nobody's turn.
@@ -143,7 +144,7 @@ mod tests {
         };
         let asking = async {
             tokio::task::yield_now().await;
-            let asked = Instant::now();
+            let asked = clock::instant();
             for _ in 0..20 {
                 rate.pass(&polite).await.expect("its turn comes");
             }
@@ -164,7 +165,7 @@ mod tests {
             let given_up = timeout(Duration::from_millis(1), rate.pass(&one)).await;
             assert!(given_up.is_err());
         }
-        let asked = Instant::now();
+        let asked = clock::instant();
         rate.pass(&other).await.expect("its turn comes");
         // With the turns of those five it would have been 600 ms, or a refusal.
         assert!(

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
-use tokio::time::{Instant, MissedTickBehavior, timeout};
+use tokio::time::{MissedTickBehavior, timeout};
 
 /// Events that wait for a slow connection, and what they may take; one larger event goes alone.
 const BUFFER: usize = 64;
@@ -147,7 +147,8 @@ impl Watch {
             self.told = Mark::at(changes.position());
         }
         self.send(Type::Synced, None).await?;
-        let mut progress = tokio::time::interval_at(Instant::now() + PROGRESS, PROGRESS);
+        let mut progress = tokio::time::interval(PROGRESS);
+        progress.reset();
         progress.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut last_event = self.told;
         loop {

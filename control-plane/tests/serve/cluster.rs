@@ -15,7 +15,7 @@ use proto::wire::agent_client::AgentClient;
 use proto::wire::control_client::ControlClient;
 use std::future::Future;
 use std::path::Path;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -53,12 +53,14 @@ struct Running {
     task: Option<JoinHandle<Result<(), ServeError>>>,
 }
 
-/// 127.a.b.c: a and b from the process, c from the cluster and the replica.
-fn address(cluster: u8, id: u64) -> String {
-    let [a, b] = u16::try_from(std::process::id() % 60_000)
-        .expect("it is small")
-        .to_be_bytes();
-    let c = u64::from(cluster) * 4 + id;
+/// Clusters that share the first three bytes of their addresses; the last ones are left to programs of their own.
+const CLUSTERS_PER_NET: u16 = 60;
+
+/// 127.a.b.c: a and b from the process and the cluster, c from the cluster and the replica.
+fn address(cluster: u16, id: u64) -> String {
+    let process = u16::try_from(std::process::id() % 15_000).expect("it is small");
+    let [a, b] = (process * 4 + cluster / CLUSTERS_PER_NET).to_be_bytes();
+    let c = u64::from(cluster % CLUSTERS_PER_NET) * 4 + id;
     format!("127.{}.{b}.{c}", 1 + a)
 }
 
@@ -83,7 +85,7 @@ impl Cluster {
     }
 
     async fn make(size: u64, timings: Timings, limits: Limits, secure: bool) -> Self {
-        static CLUSTERS: AtomicU8 = AtomicU8::new(0);
+        static CLUSTERS: AtomicU16 = AtomicU16::new(0);
         let number = CLUSTERS.fetch_add(1, Ordering::Relaxed);
         let dir = tempfile::tempdir().expect("a folder for the test");
         let scheme = if secure { "https" } else { "http" };

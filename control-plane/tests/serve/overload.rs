@@ -5,13 +5,14 @@ use crate::cluster::{Cluster, Service, within};
 use crate::secure::token;
 use crate::user::*;
 use control_plane::admission::Limits;
+use control_plane::clock;
 use identity::token::Secret;
 use proto::wire::Grant;
 use proto::wire::control_client::ControlClient;
 use proto::wire::error_detail::Detail;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tonic::Code;
 
 const LONG: Duration = Duration::from_secs(3600);
@@ -36,7 +37,7 @@ async fn create(control: &ControlClient<Service>, id: &str) -> Result<(), u64> {
 #[tokio::test(flavor = "multi_thread")]
 async fn more_new_sandboxes_than_the_rate_are_refused_until_it_allows_them() {
     let limits = Limits {
-        create_rate: 1,
+        create_rate: 4,
         create_burst: 3,
     };
     let cluster = Cluster::limited(1, limits).await;
@@ -45,14 +46,18 @@ async fn more_new_sandboxes_than_the_rate_are_refused_until_it_allows_them() {
     for id in ["a", "b", "c"] {
         create(&control, id).await.expect("it is the burst");
     }
-    // One may wait for its turn, which comes within a second; the next one would wait for longer.
-    let (waiting, refused) = tokio::join!(create(&control, "d"), async {
-        tokio::time::sleep(Duration::from_millis(50)).await;
-        create(&control, "e").await
+    // Some may wait for their turn, which comes within a second; the others would wait for longer.
+    let more = (0..8).map(|n| {
+        let control = &control;
+        async move { create(control, &format!("more-{n}")).await }
     });
-    waiting.expect("its turn comes");
-    let after = refused.expect_err("its turn does not come soon");
-    assert!((1_000..=2_000).contains(&after), "{after}");
+    let asked = futures::future::join_all(more).await;
+    let refused: Vec<u64> = asked.iter().filter_map(|asked| asked.err()).collect();
+    assert!((3..=7).contains(&refused.len()), "{asked:?}");
+    assert!(
+        refused.iter().all(|after| (1_000..=4_000).contains(after)),
+        "{asked:?}"
+    );
     // What is there already is changed, and other things are written, as ever.
     for _ in 0..5 {
         for manifest in [sandbox("a", ""), external("x", "n", "x.test")] {
@@ -85,7 +90,7 @@ async fn flood_of_some_does_not_keep_others_out_and_costs_no_throughput() {
         ));
     }
     let (stop, accepted, refused) = (AtomicBool::new(false), Mutex::new(Vec::new()), AtomicU32::new(0));
-    let begun = Instant::now();
+    let begun = clock::instant();
     // Each 30 at a time, and again at once, however often it is refused.
     let flooding = floods.iter().enumerate().flat_map(|(f, control)| {
         let (stop, accepted, refused) = (&stop, &accepted, &refused);
@@ -93,7 +98,7 @@ async fn flood_of_some_does_not_keep_others_out_and_costs_no_throughput() {
             let mut number = 0;
             while !stop.load(Ordering::Relaxed) {
                 number += 1;
-                let asked = Instant::now();
+                let asked = clock::instant();
                 if create(control, &format!("f{f}-{n}-{number}")).await.is_ok() {
                     accepted
                         .lock()
@@ -111,7 +116,7 @@ async fn flood_of_some_does_not_keep_others_out_and_costs_no_throughput() {
         tokio::time::sleep(Duration::from_secs(1)).await;
         let mut times = Vec::new();
         for n in 0..15 {
-            let asked = Instant::now();
+            let asked = clock::instant();
             create(&polite, &format!("polite-{n}"))
                 .await
                 .expect("its turn comes");
@@ -129,7 +134,7 @@ async fn flood_of_some_does_not_keep_others_out_and_costs_no_throughput() {
         .filter(|(at, _)| *at > Duration::from_secs(1));
     let flood = median(waited.map(|(_, took)| took).collect());
     let refused = refused.load(Ordering::Relaxed);
-    println!(
+    eprintln!(
         "polite: {polite:?}, floods: {flood:?}, {rate:.0}/s accepted, {refused} refused in {seconds:.1} s"
     );
     assert!(refused > 0, "it was no flood");
