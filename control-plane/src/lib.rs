@@ -7,6 +7,7 @@ pub mod clock;
 pub mod config;
 pub mod controller;
 pub mod listen;
+pub mod metrics;
 pub mod raft;
 pub mod schedule;
 pub mod security;

@@ -7,6 +7,7 @@ use crate::api::{Api, grpc, rest};
 use crate::config::Config;
 use crate::controller::Controller;
 use crate::listen::{Audience, Incoming};
+use crate::metrics::{self, Metrics};
 use crate::raft::{Replica, StartError};
 use crate::security::{Security, SecurityError};
 use crate::session::{Liveness, Sessions};
@@ -66,6 +67,7 @@ pub struct Serving {
     replica: Replica,
     api: Api,
     controller: Controller,
+    metrics: Metrics,
     gate: Gate,
     security: Security,
     /// What goes on beside requests.
@@ -96,23 +98,26 @@ pub async fn start(config: Config) -> Result<Serving, ServeError> {
         config.timings,
         stopping.clone(),
     );
+    let controller = Controller::new(
+        replica.clone(),
+        liveness.clone(),
+        config.timings,
+        config.scheduling,
+    );
+    let api = Api::new(
+        replica.clone(),
+        liveness,
+        sessions,
+        Admission::new(config.limits),
+        security.dialer(),
+        stopping.clone(),
+    );
     Ok(Serving {
         address,
         listener,
-        controller: Controller::new(
-            replica.clone(),
-            liveness.clone(),
-            config.timings,
-            config.scheduling,
-        ),
-        api: Api::new(
-            replica.clone(),
-            liveness,
-            sessions,
-            Admission::new(config.limits),
-            security.dialer(),
-            stopping.clone(),
-        ),
+        metrics: Metrics::new(config.data_dir, &replica, &api, controller.instruments()),
+        controller,
+        api,
         attending: gate.attend()?.boxed(),
         gate,
         security,
@@ -138,17 +143,21 @@ impl Serving {
             replica,
             api,
             controller,
+            metrics,
             gate,
             security,
             attending,
             stopping,
             ..
         } = self;
-        let routes = Routes::from(rest::router(&api, security.dialer()));
-        // Nothing is served that does not pass the gate.
-        let routes = grpc::add_to(routes, &api, &gate)
+        let routes = Routes::from(rest::router(&api, security.dialer(), &metrics));
+        let health = grpc::Health::default();
+        // Nothing is served that does not pass the gate; what it turns away is counted as well.
+        let routes = grpc::add_to(routes, &api, &gate, &health)
             .into_axum_router()
-            .layer(from_fn_with_state(gate, access::admit));
+            .layer(from_fn_with_state(gate, access::admit))
+            .layer(from_fn_with_state(metrics.requests().clone(), metrics::observe));
+        tokio::spawn(health.follow(replica.clone(), stopping.clone()));
         let incoming = Incoming::start(listener, security, Audience::Users);
         let drained = stopping.clone();
         let server = tonic::transport::Server::builder()

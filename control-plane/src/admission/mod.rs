@@ -19,6 +19,9 @@ pub use places::Place;
 
 use crate::access::{Caller, Who};
 use places::Places;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::registry::Registry;
 use rate::Rate;
 use std::fmt;
 use std::sync::Arc;
@@ -77,6 +80,7 @@ pub struct Refused {
 pub struct Admission {
     creates: Arc<Rate>,
     writes: Arc<Places>,
+    refused: Family<[(&'static str, &'static str); 1], Counter>,
 }
 
 impl Admission {
@@ -85,7 +89,23 @@ impl Admission {
         Self {
             creates: Arc::new(Rate::new(limits)),
             writes: Arc::new(Places::default()),
+            refused: Family::default(),
         }
+    }
+
+    pub(crate) fn register(&self, registry: &mut Registry) {
+        for limit in ["create_rate", "writes"] {
+            drop(self.refused.get_or_create_owned(&[("limit", limit)]));
+        }
+        registry.register(
+            "admission_refused",
+            "Writes refused at the leader, by the limit that they met",
+            self.refused.clone(),
+        );
+    }
+
+    fn count(&self, limit: &'static str) {
+        self.refused.get_or_create(&[("limit", limit)]).inc();
     }
 
     /// Waits for the client's turn to write, `creating` a sandbox or not; for a second or two at most. The write is under
@@ -95,8 +115,12 @@ impl Admission {
     /// [`Refused`]
     pub async fn enter(&self, client: &Client, creating: bool) -> Result<Place, Refused> {
         if creating {
-            self.creates.pass(client).await?;
+            let passed = self.creates.pass(client).await;
+            passed.inspect_err(|_| self.count("create_rate"))?;
         }
-        self.writes.take(client).await
+        self.writes
+            .take(client)
+            .await
+            .inspect_err(|_| self.count("writes"))
     }
 }

@@ -117,6 +117,17 @@ impl Api {
         formed
     }
 
+    /// In which turn writes are taken.
+    pub(crate) fn admission(&self) -> &Admission {
+        &self.admission
+    }
+
+    /// Watches that are open.
+    #[must_use]
+    pub fn watches(&self) -> usize {
+        watch::MAX_WATCHES - self.watches.available_permits()
+    }
+
     /// The agents' side.
     #[must_use]
     pub fn sessions(&self) -> &Sessions {

@@ -7,6 +7,7 @@
 //! | `expiry` | deletes what has outlived its TTL or its retention |
 //! | `draining` | gives up what is left on a node when the time of its drain is over |
 //! | `nodes` | declares nodes NotReady, Lost and Ready again |
+//! | `instruments` | how long placing takes, for Prometheus |
 //! | `attention` | for how long a node was silent while this process was able to hear it (pure) |
 //!
 //! Decides by proposals alone: what a deposed leader still proposes is refused. Called by `serve`.
@@ -14,8 +15,11 @@
 mod attention;
 mod draining;
 mod expiry;
+mod instruments;
 mod nodes;
 mod placing;
+
+pub use instruments::Instruments;
 
 use crate::clock;
 use crate::config::Timings;
@@ -36,6 +40,7 @@ pub struct Controller {
     liveness: Liveness,
     timings: Timings,
     scheduling: Policy,
+    instruments: Instruments,
 }
 
 impl Controller {
@@ -46,7 +51,14 @@ impl Controller {
             liveness,
             timings,
             scheduling,
+            instruments: Instruments::default(),
         }
+    }
+
+    /// What is measured here.
+    #[must_use]
+    pub fn instruments(&self) -> &Instruments {
+        &self.instruments
     }
 
     /// Leads whenever this replica is the leader; until the replica stops.
@@ -75,7 +87,7 @@ impl Controller {
     async fn lead(&self) {
         let attention = Arc::new(Attention::new(clock::instant()));
         tokio::join!(
-            placing::run(&self.replica, self.scheduling),
+            placing::run(&self.replica, self.scheduling, &self.instruments),
             draining::run(&self.replica),
             expiry::run(&self.replica, self.timings.ended_retention),
             nodes::run(&self.replica, &self.liveness, &attention, &self.timings),

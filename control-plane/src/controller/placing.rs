@@ -2,16 +2,20 @@
 //! plans, proposes. While a proposal is on its way changes gather, so that load makes batches and idleness no
 //! delay. Called by `Controller`.
 
-use super::{Proposed, catch_up, propose};
+use super::{Instruments, Proposed, catch_up, propose};
+use crate::clock;
 use crate::raft::{ChangeSet, Replica, TooOld};
 use crate::schedule::{self, Plan, Policy, View};
+use crate::state::Change;
+use proto::status::Phase;
 use proto::wire::{self, command::Op};
+use std::time::Duration;
 
 /// Placements in one proposal: an entry of about 100 KiB. More are planned as soon as it is in the log.
 const BATCH: usize = 1_000;
 
 /// Runs until it is dropped.
-pub(super) async fn run(replica: &Replica, policy: Policy) {
+pub(super) async fn run(replica: &Replica, policy: Policy, instruments: &Instruments) {
     loop {
         let (mut view, mut changes) = replica
             .replicated()
@@ -19,22 +23,43 @@ pub(super) async fn run(replica: &Replica, policy: Policy) {
         loop {
             if !view.has_work() {
                 match changes.recv().await {
-                    Ok(set) => update(&mut view, &set),
+                    Ok(set) => update(&mut view, &set, instruments),
                     Err(TooOld { .. }) => break,
                 }
             }
-            if !catch_up(&mut changes, |set| update(&mut view, set)) {
+            if !catch_up(&mut changes, |set| update(&mut view, set, instruments)) {
                 break;
             }
-            carry_out(replica, schedule::plan(&mut view, rand::random(), BATCH)).await;
+            let begun = clock::instant();
+            let plan = schedule::plan(&mut view, rand::random(), BATCH);
+            instruments.plan.observe(begun.elapsed().as_secs_f64());
+            carry_out(replica, plan).await;
         }
     }
 }
 
-fn update(view: &mut View, set: &ChangeSet) {
+fn update(view: &mut View, set: &ChangeSet, instruments: &Instruments) {
     for change in &set.changes {
         view.update(change);
+        if let Some(waited) = placed_after(change) {
+            instruments.placed.inc();
+            instruments.wait.observe(waited.as_secs_f64());
+        }
     }
+}
+
+/// Of a sandbox that has got its node: since its creation.
+fn placed_after(change: &Change) -> Option<Duration> {
+    let Change::Sandbox {
+        before: Some(before),
+        after: Some(after),
+        ..
+    } = change
+    else {
+        return None;
+    };
+    let placed = (before.status.phase, after.status.phase) == (Phase::Pending, Phase::Scheduled);
+    placed.then(|| after.updated_at.since(after.created_at))
 }
 
 /// Proposes a plan. What could not be placed is still waiting, as the view will say; explanations are only made once.

@@ -4,8 +4,11 @@
 //! it. A failed sync is final. What the kernel could not write it may have dropped, so a second sync that
 //! succeeds proves nothing: from then on everything is refused and the replica stops.
 
+use super::instruments;
 use super::types::TypeConfig;
+use crate::clock;
 use openraft::storage::IOFlushed;
+use prometheus_client::metrics::histogram::Histogram;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
@@ -68,13 +71,13 @@ pub(super) struct GroupCommit {
     thread: Option<JoinHandle<()>>,
 }
 
-#[derive(Default)]
 struct Queue {
     waiting: Mutex<Waiting>,
     arrived: Condvar,
     failed: OnceLock<DiskFailed>,
     progress: SyncProgress,
     syncs: AtomicU64,
+    times: Histogram,
 }
 
 #[derive(Default)]
@@ -95,7 +98,14 @@ impl std::fmt::Debug for Queue {
 impl GroupCommit {
     /// Starts the thread that calls `sync`.
     pub(super) fn start(sync: impl FnMut() -> io::Result<()> + Send + 'static) -> io::Result<Self> {
-        let queue = Arc::new(Queue::default());
+        let queue = Arc::new(Queue {
+            waiting: Mutex::default(),
+            arrived: Condvar::new(),
+            failed: OnceLock::new(),
+            progress: SyncProgress::default(),
+            syncs: AtomicU64::new(0),
+            times: instruments::fsync_times(),
+        });
         let thread = std::thread::Builder::new().name("log-sync".to_owned()).spawn({
             let queue = queue.clone();
             move || queue.run(sync)
@@ -133,6 +143,11 @@ impl GroupCommit {
     pub(super) fn syncs(&self) -> u64 {
         self.queue.syncs.load(Ordering::Relaxed)
     }
+
+    /// How long each sync took.
+    pub(super) fn times(&self) -> Histogram {
+        self.queue.times.clone()
+    }
 }
 
 impl Drop for GroupCommit {
@@ -159,7 +174,12 @@ impl Queue {
             let written = self.progress.written();
             let result = match self.failed.get() {
                 Some(failed) => Err(failed.clone()),
-                None => sync().map_err(|e| self.fail(&e)),
+                None => {
+                    let begun = clock::instant();
+                    let synced = sync().map_err(|e| self.fail(&e));
+                    self.times.observe(begun.elapsed().as_secs_f64());
+                    synced
+                }
             };
             if result.is_ok() {
                 self.progress.set_synced(written);

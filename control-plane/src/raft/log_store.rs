@@ -87,6 +87,11 @@ impl LogStore {
         Ok(Self { log, commits })
     }
 
+    /// How long each sync of the disk took.
+    pub(super) fn sync_times(&self) -> prometheus_client::metrics::histogram::Histogram {
+        self.commits.times()
+    }
+
     /// How much of what was appended is durable.
     #[must_use]
     pub fn progress(&self) -> SyncProgress {

@@ -28,6 +28,7 @@
 //! | `stored` | the database and snapshot in use, building one, installing another |
 //! | `database` | the applied state on disk |
 //! | `state_dir` | which databases and snapshots count |
+//! | `instruments` | how long it all takes, for Prometheus |
 //! | [`replicated`] | what this replica has applied, for all its readers |
 //! | [`history`] | the last changes of it, for who is slow or comes back |
 //! | [`error`] | what can go wrong in a store |
@@ -44,6 +45,7 @@ mod group_commit;
 pub mod history;
 mod identity;
 pub mod incoming;
+mod instruments;
 pub mod leadership;
 mod link;
 pub mod log_store;
@@ -70,6 +72,7 @@ mod tests;
 pub use error::StoreError;
 pub use formation::InitError;
 pub use history::{Subscription, TooOld};
+pub use instruments::Instruments;
 pub use leadership::{Leader, Leadership};
 pub use propose::ProposeError;
 pub use read::ReadError;

@@ -5,6 +5,7 @@
 //! its bounds, and what a caller is told; what a command does is [`crate::state`]'s. Called by
 //! [`super::replica`].
 
+use super::instruments::Instruments;
 use super::leadership::Leader;
 use super::replica::Raft;
 use super::types::{Answers, Proposal, TypeConfig};
@@ -13,6 +14,7 @@ use futures::stream::{FuturesUnordered, StreamExt};
 use openraft::errors::{ClientWriteError, ForwardToLeader};
 use openraft::impls::ProgressResponder;
 use openraft::raft::ClientWriteResult;
+use prometheus_client::metrics::histogram::Histogram;
 use prost::Message;
 use proto::wire;
 use std::sync::Arc;
@@ -82,21 +84,53 @@ struct Waiting {
 pub(super) struct Proposals {
     queue: mpsc::Sender<Waiting>,
     bytes: Arc<Semaphore>,
+    instruments: Instruments,
 }
 
 impl Proposals {
     /// Starts the task that batches; it ends with the last clone, or with consensus.
-    pub(super) fn start(raft: Raft) -> Self {
+    pub(super) fn start(raft: Raft, instruments: Instruments) -> Self {
         let (queue, waiting) = mpsc::channel(MAX_WAITING);
-        tokio::spawn(run(raft, waiting));
+        tokio::spawn(run(raft, waiting, instruments.batch.clone()));
         Self {
             queue,
             bytes: Arc::new(Semaphore::new(MAX_WAITING_BYTES)),
+            instruments,
         }
+    }
+
+    pub(super) fn instruments(&self) -> &Instruments {
+        &self.instruments
+    }
+
+    /// Commands that wait for their turn.
+    pub(super) fn waiting(&self) -> usize {
+        MAX_WAITING - self.queue.capacity()
     }
 
     /// Proposes one command and waits for its answer, in bounded time.
     pub(super) async fn propose(&self, command: wire::Command) -> Result<wire::Accepted, ProposeError> {
+        let begun = clock::instant();
+        let answer = self.answer(command).await;
+        let outcome = match &answer {
+            Ok(_) => "accepted",
+            Err(ProposeError::Rejected(_)) => "rejected",
+            Err(
+                ProposeError::NotLeader { .. }
+                | ProposeError::Unknown { .. }
+                | ProposeError::Overloaded { .. }
+                | ProposeError::TooLarge { .. }
+                | ProposeError::Stopped,
+            ) => "failed",
+        };
+        self.instruments.count(outcome);
+        if outcome != "failed" {
+            self.instruments.commit.observe(begun.elapsed().as_secs_f64());
+        }
+        answer
+    }
+
+    async fn answer(&self, command: wire::Command) -> Result<wire::Accepted, ProposeError> {
         let bytes = command.encoded_len();
         if bytes > MAX_COMMAND_BYTES {
             let limit = MAX_COMMAND_BYTES;
@@ -125,7 +159,7 @@ impl Proposals {
 
     fn overloaded(&self) -> ProposeError {
         ProposeError::Overloaded {
-            waiting: MAX_WAITING - self.queue.capacity(),
+            waiting: self.waiting(),
         }
     }
 }
@@ -150,7 +184,7 @@ fn accepted(answer: wire::Answer) -> Result<wire::Accepted, ProposeError> {
 }
 
 /// Gathers what waits into batches and answers what was written, until nobody can propose any more.
-async fn run(raft: Raft, mut queue: mpsc::Receiver<Waiting>) {
+async fn run(raft: Raft, mut queue: mpsc::Receiver<Waiting>, batches: Histogram) {
     let mut under_way = FuturesUnordered::new();
     let mut carried = None;
     loop {
@@ -164,6 +198,7 @@ async fn run(raft: Raft, mut queue: mpsc::Receiver<Waiting>) {
         let Some((proposal, callers)) = batch.stamped() else {
             continue;
         };
+        batches.observe(callers.len() as f64);
         let (responder, written) = ProgressResponder::complete_only();
         // Entries take their places in the log in the order of these calls.
         if raft.client_write_ff(proposal, Some(responder)).await.is_err() {

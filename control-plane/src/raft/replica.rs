@@ -5,6 +5,7 @@
 
 use super::formation::{self, InitError};
 use super::identity::{self, IdentityError};
+use super::instruments::Instruments;
 use super::leadership::{self, Leadership};
 use super::link::{Lane, Links};
 use super::log_store::LogStore;
@@ -57,6 +58,14 @@ pub enum StartError {
     Tuning(#[from] openraft::ConfigError),
     #[error("consensus does not start: {0}")]
     Raft(#[from] Fatal<TypeConfig>),
+}
+
+/// Indexes of the log; 0: none yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Progress {
+    pub last_log: u64,
+    /// Of the last entry that the newest snapshot covers.
+    pub snapshot: u64,
 }
 
 /// One replica of the control plane. Clones share it.
@@ -120,6 +129,7 @@ impl Replica {
             Ok(opened) => opened?,
             Err(e) => std::panic::resume_unwind(e.into_panic()),
         };
+        let instruments = Instruments::new(log.sync_times());
         let (replicated, inbox) = (state.replicated(), state.inbox());
         let links = Links::new(security.dialer());
         let raft = Raft::new(id, tuning, Network::new(links.clone()), log, state).await?;
@@ -135,7 +145,7 @@ impl Replica {
                 peer_endpoint: config.advertise_peer.clone(),
                 endpoint: config.advertise.clone(),
             },
-            proposals: Proposals::start(raft.clone()),
+            proposals: Proposals::start(raft.clone(), instruments),
             reads: Reads::start(id, raft.clone(), links.clone(), replicated.clone()),
             leadership: leadership::watch(&raft),
             server: Mutex::new(Some(Server::start(listener, security.clone(), service))),
@@ -192,6 +202,29 @@ impl Replica {
     #[must_use]
     pub fn id(&self) -> u64 {
         self.0.id
+    }
+
+    /// What is measured here.
+    #[must_use]
+    pub fn instruments(&self) -> &Instruments {
+        self.0.proposals.instruments()
+    }
+
+    /// Commands that wait for their way into the log.
+    #[must_use]
+    pub fn waiting_proposals(&self) -> usize {
+        self.0.proposals.waiting()
+    }
+
+    /// How far the log and its snapshots go on this replica.
+    #[must_use]
+    pub fn progress(&self) -> Progress {
+        let metrics = self.0.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        Progress {
+            last_log: metrics.last_log_index.unwrap_or(0),
+            snapshot: metrics.snapshot.map_or(0, |id| id.index),
+        }
     }
 
     /// The cluster as this replica knows it. How far others are, and whether they answer, only the leader knows.

@@ -119,6 +119,12 @@ impl Sessions {
         Ok(told)
     }
 
+    /// Agents that have one.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.table.len()
+    }
+
     /// Carries changes of the state to the sessions; without end.
     pub async fn dispatch(self) {
         dispatch::run(self.replica.replicated(), &self.table).await;

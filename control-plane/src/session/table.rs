@@ -65,6 +65,11 @@ impl Table {
         }
     }
 
+    /// Open sessions.
+    pub(super) fn len(&self) -> usize {
+        self.lock().len()
+    }
+
     pub(super) fn get(&self, node: &NodeId) -> Option<Arc<Entry>> {
         self.lock().get(node).cloned()
     }

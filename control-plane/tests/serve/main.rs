@@ -3,6 +3,7 @@
 mod agent;
 mod cluster;
 mod control;
+mod figures;
 mod identity;
 mod join;
 mod lifecycle;

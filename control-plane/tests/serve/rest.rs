@@ -17,27 +17,27 @@ use serde_json::{Value, json};
 const LONGEST: usize = 1 << 20;
 
 /// A client of one replica.
-struct Http<'a> {
+pub(crate) struct Http<'a> {
     endpoint: &'a str,
     client: Client<HttpConnector, Body>,
 }
 
 impl<'a> Http<'a> {
-    fn of(cluster: &'a Cluster, replica: usize) -> Self {
+    pub(crate) fn of(cluster: &'a Cluster, replica: usize) -> Self {
         Self {
             endpoint: cluster.endpoint(replica),
             client: Client::builder(TokioExecutor::new()).build_http(),
         }
     }
 
-    async fn send(&self, request: Request<Body>) -> axum::http::Response<Body> {
+    pub(crate) async fn send(&self, request: Request<Body>) -> axum::http::Response<Body> {
         within("an answer", self.client.request(request))
             .await
             .expect("the replica is there")
             .map(Body::new)
     }
 
-    fn request(&self, method: &Method, path: &str, body: &Value) -> Request<Body> {
+    pub(crate) fn request(&self, method: &Method, path: &str, body: &Value) -> Request<Body> {
         let body = if body.is_null() {
             Body::empty()
         } else {
@@ -49,7 +49,7 @@ impl<'a> Http<'a> {
         builder.body(body).expect("the request is good")
     }
 
-    async fn ask(&self, method: Method, path: &str, body: Value) -> (StatusCode, Value) {
+    pub(crate) async fn ask(&self, method: Method, path: &str, body: Value) -> (StatusCode, Value) {
         let response = self.send(self.request(&method, path, &body)).await;
         let status = response.status();
         let bytes = within("the body", to_bytes(response.into_body(), LONGEST))
@@ -63,7 +63,7 @@ impl<'a> Http<'a> {
     }
 
     /// Fails where the status is another one; gives the body.
-    async fn check(&self, method: Method, path: &str, body: Value, expected: u16) -> Value {
+    pub(crate) async fn check(&self, method: Method, path: &str, body: Value, expected: u16) -> Value {
         let what = format!("{method} {path} {body}");
         let (status, answer) = self.ask(method, path, body).await;
         assert_eq!(status.as_u16(), expected, "{what}: {answer}");

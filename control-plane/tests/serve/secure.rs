@@ -52,6 +52,24 @@ async fn list(cluster: &Cluster, replica: usize, token: Option<&Secret>) -> Resu
     within("an answer", control.list(request)).await.map(drop)
 }
 
+/// A page of the first replica, over TLS, as text.
+pub(crate) async fn get_page(cluster: &Cluster, path: &str, token: Option<&Secret>) -> (StatusCode, String) {
+    let http: Client<Http1Dialer, Body> =
+        Client::builder(TokioExecutor::new()).build(Http1Dialer(cluster.dialer()));
+    let mut request = Request::builder().uri(format!("{}{path}", cluster.endpoint(0)));
+    if let Some(token) = token {
+        request = request.header("authorization", format!("Bearer {token}"));
+    }
+    let request = request.body(Body::empty()).expect("a request");
+    let response = within("an answer", http.request(request))
+        .await
+        .expect("it answers");
+    let status = response.status();
+    let body = axum::body::to_bytes(Body::new(response.into_body()), 1 << 20);
+    let body = within("the body", body).await.expect("it is whole");
+    (status, String::from_utf8_lossy(&body).into_owned())
+}
+
 #[track_caller]
 fn assert_code(answer: Result<(), Status>, expected: Code, part: &str) {
     let status = answer.expect_err("it is refused");

@@ -5,12 +5,16 @@
 //! | `control` | users |
 //! | `agent` | agents |
 //! | `access` | tokens and certificates |
+//! | `health` | health and reflection, as gRPC's own tools ask for them |
 //! | `status` | from faults to gRPC statuses, the only such place |
 
 mod access;
 mod agent;
 mod control;
+mod health;
 mod status;
+
+pub use health::Health;
 
 use super::Api;
 use crate::access::{Caller, Denied, Gate};
@@ -38,10 +42,11 @@ pub fn refuse(denied: Denied) -> axum::response::Response {
 }
 
 /// All services, added to other routes of the port.
-pub fn add_to(routes: Routes, api: &Api, gate: &Gate) -> Routes {
+pub fn add_to(routes: Routes, api: &Api, gate: &Gate, health: &Health) -> Routes {
     let control = ControlServer::new(control::ControlService(api.clone()));
     let agent = AgentServer::new(agent::AgentService(api.sessions().clone()));
     let access = AccessServer::new(access::AccessService(gate.clone()));
+    let routes = health.add_to(routes);
     routes
         .add_service(access.max_decoding_message_size(MAX_REQUEST_BYTES))
         .add_service(control.max_decoding_message_size(MAX_REQUEST_BYTES))

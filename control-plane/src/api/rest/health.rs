@@ -1,7 +1,8 @@
-//! `/healthz`, `/readyz`, `/openapi.json`: open to everybody.
+//! `/healthz`, `/readyz`, `/openapi.json`: open to everybody; `/metrics`, for Prometheus with a viewer's token.
 
 use super::Rest;
 use super::answer::Refusal;
+use crate::metrics::CONTENT_TYPE;
 use axum::Json;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
@@ -29,4 +30,16 @@ pub(super) async fn ready(State(rest): State<Rest>) -> Result<Json<Value>, Refus
 
 pub(super) async fn description() -> impl IntoResponse {
     ([(header::CONTENT_TYPE, "application/json")], DESCRIPTION)
+}
+
+/// Reads files and the whole state: beside the async threads.
+pub(super) async fn metrics(State(rest): State<Rest>) -> Result<impl IntoResponse, Refusal> {
+    let rendering = tokio::task::spawn_blocking(move || rest.metrics.render());
+    match rendering.await {
+        Ok(Ok(text)) => Ok(([(header::CONTENT_TYPE, CONTENT_TYPE)], text)),
+        Ok(Err(_)) | Err(_) => Err(Refusal::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "the figures of this replica can't be put together; its log says why",
+        )),
+    }
 }

@@ -6,7 +6,7 @@
 //! | `sandboxes`, `nodes`, `externals`, `policy`, `cluster` | what can be done with each |
 //! | `objects` | what these have in common |
 //! | `logs`, `watch` | lines and changes |
-//! | `health` | whether this replica lives and is ready, and the API's description |
+//! | `health` | whether this replica lives and is ready, its figures, and the API's description |
 //! | `body` | from JSON to checked requests |
 //! | `forward` | hands a request on to the leader |
 //! | `answer` | from faults to HTTP statuses, the only such place |
@@ -26,6 +26,7 @@ mod watch;
 
 use super::{Api, Fault};
 use crate::access::Denied;
+use crate::metrics::Metrics;
 use answer::Refusal;
 use axum::Router;
 use axum::http::{HeaderMap, StatusCode, header};
@@ -39,13 +40,15 @@ use identity::dial::Dialer;
 struct Rest {
     api: Api,
     leader: forward::Leader,
+    metrics: Metrics,
 }
 
 /// All routes of the interface.
-pub fn router(api: &Api, dialer: Dialer) -> Router {
+pub fn router(api: &Api, dialer: Dialer, metrics: &Metrics) -> Router {
     let rest = Rest {
         api: api.clone(),
         leader: forward::Leader::new(dialer),
+        metrics: metrics.clone(),
     };
     let leaders = Router::new()
         .route("/api/v1/sandboxes", post(sandboxes::create))
@@ -73,6 +76,7 @@ pub fn router(api: &Api, dialer: Dialer) -> Router {
     Router::new()
         .merge(leaders)
         .merge(any)
+        .route("/metrics", get(health::metrics))
         .route("/healthz", get(health::alive))
         .route("/readyz", get(health::ready))
         .route("/openapi.json", get(health::description))
