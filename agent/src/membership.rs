@@ -2,29 +2,25 @@
 //! it ends. Owns the folder of the certificate and decides nothing about sandboxes. Called by `run`.
 
 use crate::config::TlsSettings;
-use identity::authority::{AuthorityError, Unsigned};
+use identity::authority::Unsigned;
 use identity::credentials::{Credentials, CredentialsError};
-use identity::dial::{Dialer, TlsError};
-use identity::folder::{self, FolderError};
-use identity::pin;
+use identity::dial::Dialer;
+use identity::folder;
+use identity::join::JoinError;
 use identity::principal::Principal;
 use identity::token::JoinToken;
-use prost::Message;
 use proto::id::NodeId;
+use proto::wire;
 use proto::wire::access_client::AccessClient;
-use proto::wire::error_detail::Detail;
 use proto::wire::join_request::Machine;
-use proto::wire::{self, ErrorDetail};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 use tokio::sync::watch;
-use tonic::{Code, Status};
+use tonic::Status;
 
-/// For one replica's answer: the leader writes an entry of the log for it.
+/// For one replica's answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-/// Between rounds over all replicas, while none can let this machine in.
-const JOIN_PAUSE: Duration = Duration::from_secs(1);
 /// Between attempts at a renewal; the certificate holds for a month still when they begin.
 const RENEWAL_PAUSE: Duration = Duration::from_secs(10 * 60);
 /// Timers don't count the time that a machine sleeps: the clock is looked at this often.
@@ -46,14 +42,8 @@ pub enum MembershipError {
         found: Principal,
         node: NodeId,
     },
-    #[error("{server} does not let this machine in: {message}")]
-    Refused { server: String, message: String },
     #[error(transparent)]
-    Key(#[from] AuthorityError),
-    #[error(transparent)]
-    Tls(#[from] TlsError),
-    #[error(transparent)]
-    File(#[from] FolderError),
+    Join(#[from] JoinError),
 }
 
 /// The certificate of this node; joins for it where there is none yet, for as long as no replica answers.
@@ -93,73 +83,11 @@ async fn join(
     token: &JoinToken,
     servers: &[String],
 ) -> Result<(), MembershipError> {
-    let unsigned = Unsigned::create()?;
-    let dialer = Dialer::fixed(pin::client(token.authority)?);
-    let public = unsigned.public();
-    let request = wire::JoinRequest {
-        // One request however often it is asked: the token is good for one.
-        request_id: uuid::Uuid::new_v4().to_string(),
-        token_id: token.secret.id().to_owned(),
-        secret: token.secret.bytes().to_vec(),
-        machine: Some(Machine::NodeId(node.to_string())),
-        key: Some(wire::PublicKey {
-            point: public.point,
-            proof: public.proof,
-        }),
-        hosts: Vec::new(),
-    };
-    let joined = ask_all(&dialer, servers, &request).await?;
-    folder::create(dir)?;
-    folder::write(&dir.join(folder::AUTHORITY), &joined.authority)?;
-    folder::write(&dir.join(folder::KEY), &unsigned.key)?;
-    // Last: with it the identity is whole.
-    folder::write(&dir.join(folder::CERTIFICATE), &joined.certificate)?;
+    let machine = Machine::NodeId(node.to_string());
+    let request = uuid::Uuid::new_v4().to_string();
+    identity::join::join(dir, machine, Vec::new(), token, servers, request).await?;
     tracing::info!(%node, "this machine has joined the cluster");
     Ok(())
-}
-
-/// Every replica in turn, and the one that another names as the leader before the next, until one has decided.
-async fn ask_all(
-    dialer: &Dialer,
-    servers: &[String],
-    request: &wire::JoinRequest,
-) -> Result<wire::JoinResponse, MembershipError> {
-    loop {
-        for server in servers {
-            let mut target = server.clone();
-            // A follower names the leader; a second hop is one too many.
-            for _ in 0..2 {
-                let status = match ask(dialer, &target, request).await {
-                    Ok(joined) => return Ok(joined),
-                    Err(status) => status,
-                };
-                match judge(&status) {
-                    Verdict::Redirect(leader) => target = leader,
-                    Verdict::Refused => {
-                        return Err(MembershipError::Refused {
-                            server: target,
-                            message: status.message().to_owned(),
-                        });
-                    }
-                    Verdict::Later => {
-                        let why = crate::session::said(&status);
-                        tracing::warn!(server = target, why, "cannot join yet");
-                        break;
-                    }
-                }
-            }
-        }
-        tokio::time::sleep(JOIN_PAUSE).await;
-    }
-}
-
-async fn ask(
-    dialer: &Dialer,
-    server: &str,
-    request: &wire::JoinRequest,
-) -> Result<wire::JoinResponse, Status> {
-    let mut client = connect(dialer, server).await?;
-    Ok(client.join(request.clone()).await?.into_inner())
 }
 
 async fn connect(dialer: &Dialer, server: &str) -> Result<AccessClient<tonic::transport::Channel>, Status> {
@@ -172,42 +100,6 @@ async fn connect(dialer: &Dialer, server: &str) -> Result<AccessClient<tonic::tr
     Ok(AccessClient::new(
         channel.map_err(|error| Status::from_error(error.into()))?,
     ))
-}
-
-enum Verdict {
-    Redirect(String),
-    Refused,
-    Later,
-}
-
-fn judge(status: &Status) -> Verdict {
-    let detail = ErrorDetail::decode(status.details()).ok().and_then(|d| d.detail);
-    if let Some(Detail::NotLeader(not_leader)) = detail {
-        return if not_leader.endpoint.is_empty() {
-            Verdict::Later
-        } else {
-            Verdict::Redirect(not_leader.endpoint)
-        };
-    }
-    match status.code() {
-        Code::Unauthenticated
-        | Code::PermissionDenied
-        | Code::FailedPrecondition
-        | Code::InvalidArgument
-        | Code::NotFound
-        | Code::Unimplemented => Verdict::Refused,
-        Code::Ok
-        | Code::Cancelled
-        | Code::Unknown
-        | Code::DeadlineExceeded
-        | Code::AlreadyExists
-        | Code::ResourceExhausted
-        | Code::Aborted
-        | Code::OutOfRange
-        | Code::Internal
-        | Code::Unavailable
-        | Code::DataLoss => Verdict::Later,
-    }
 }
 
 /// Keeps the certificate valid: takes in files that were exchanged, and asks for a new one when it grows old. Without

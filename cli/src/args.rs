@@ -1,5 +1,9 @@
 //! The command line as types, and its help. Parses only: what a value means is decided where it is used.
 
+mod cluster;
+
+pub use cluster::*;
+
 use crate::commands::port_forward::PortPair;
 use crate::commands::target::{GetKind, Target};
 use crate::commands::wait::Goal;
@@ -137,7 +141,7 @@ pub enum Command {
     Policy(PolicyArgs),
     /// Check manifests without a cluster.
     Validate(ValidateArgs),
-    /// Set up a cluster.
+    /// Set up a cluster, and change the replicas that make it up.
     Cluster(ClusterArgs),
     /// Who may speak to the cluster: tokens of people, and of machines that join.
     Token(TokenArgs),
@@ -479,6 +483,7 @@ Examples:
   sbxctl dev kill leader                         what a crash does; `dev restart replica-1` brings it back
   sbxctl dev pause agent-1                       what a frozen machine does
   sbxctl dev partition replica-2                 what a broken switch does; `dev heal` mends it
+  sbxctl dev add replica                         one more replica joins, as on a new machine
   sbxctl dev down")]
 pub struct DevArgs {
     /// Where the cluster lives; by default the one that is up, for `up` /var/lib/sandboxd/dev.
@@ -492,6 +497,12 @@ pub struct DevArgs {
 pub enum DevCommand {
     /// Start a cluster and wait until it has a leader and all nodes are Ready.
     Up(UpArgs),
+    /// Start one more member, and wait until it takes part.
+    Add {
+        /// What to add.
+        #[arg(value_enum)]
+        what: AddArg,
+    },
     /// Show the members: processes, addresses, roles.
     Status,
     /// End members at once, as a crash would (SIGKILL).
@@ -514,40 +525,10 @@ pub enum DevCommand {
     },
 }
 
-#[derive(Debug, Args)]
-pub struct ClusterArgs {
-    #[command(subcommand)]
-    pub command: ClusterCommand,
-}
-
-#[derive(Debug, Subcommand)]
-pub enum ClusterCommand {
-    /// Make the identity of a new cluster: its certificate authority, certificates and the first token.
-    Init(ClusterInitArgs),
-}
-
-#[derive(Debug, Args)]
-#[command(after_help = "\
-Works without a cluster, on any machine. Writes a folder of files that nobody else can read, and says where they go.
-
-Examples:
-  sbxctl cluster init --replica 1=https://10.0.0.1:7071=https://10.0.0.1:7070 \\
-                      --replica 2=https://10.0.0.2:7071=https://10.0.0.2:7070 \\
-                      --replica 3=https://10.0.0.3:7071=https://10.0.0.3:7070 --agent node-a --agent node-b
-Agents can also join later, with `sbxctl token create --join-node`.")]
-pub struct ClusterInitArgs {
-    /// A replica, as for `sbxorch --initial-cluster`: its number, its address for replicas, its address for users.
-    #[arg(long, value_name = "N=PEER_URL=URL", required = true, value_delimiter = ',')]
-    pub replica: Vec<String>,
-    /// A further name or address of a replica, or of all: 1:replica-1.example.org.
-    #[arg(long, value_name = "[N:]HOST")]
-    pub host: Vec<String>,
-    /// A node whose agent gets a certificate; by default none, and agents join with tokens.
-    #[arg(long, value_name = "ID", value_delimiter = ',')]
-    pub agent: Vec<String>,
-    /// The folder to write.
-    #[arg(long, value_name = "FOLDER", default_value = "sandboxd-cluster")]
-    pub out: PathBuf,
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum AddArg {
+    /// A replica, which joins with a token; `sbxctl cluster remove` takes one out.
+    Replica,
 }
 
 #[derive(Debug, Args)]
@@ -577,7 +558,8 @@ A viewer reads; an operator also changes sandboxes and nodes, and reaches into t
 Examples:
   sbxctl token create ci --role operator --expires 90days
   sbxctl token create --join-node                     lets one new agent in, within a day
-  sbxctl token create --join-node --for agent-3       also where the node is known already")]
+  sbxctl token create --join-node --for agent-3       also where the node is known already
+  sbxctl token create --join-replica                  lets one new replica in; says how to start it")]
 pub struct TokenCreateArgs {
     /// What to call it.
     #[arg(value_name = "NAME", default_value = "")]

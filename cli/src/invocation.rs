@@ -73,6 +73,14 @@ impl Invocation {
         }
     }
 
+    /// The replicas of the cluster that was named, as they are asked.
+    ///
+    /// # Errors
+    /// As for [`Invocation::client`].
+    pub fn servers(&self) -> Result<Vec<String>, Failure> {
+        Ok(context::resolve(&self.global)?.servers)
+    }
+
     /// A client for the cluster that was named, or else for the local one that is up.
     ///
     /// # Errors

@@ -7,6 +7,8 @@ mod values;
 use crate::admission::Limits;
 use crate::schedule::Policy;
 use clap::Args;
+use identity::folder;
+use identity::token::{JoinToken, TokenError};
 use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -34,7 +36,7 @@ const DEFAULT_LOG: &str = "info,openraft=error";
 #[command(next_help_heading = "Settings (each is also a key of the TOML file)")]
 pub struct Settings {
     /// This replica's number, 1 or more, never used by another replica of the cluster, nor again after this
-    /// replica has lost its data
+    /// replica has lost its data. With --join, by default the next free one
     #[arg(long, env = "SBX_ID", value_name = "N", global = true)]
     pub id: Option<u64>,
 
@@ -70,6 +72,29 @@ pub struct Settings {
         global = true
     )]
     pub initial_cluster: Option<Vec<Peer>>,
+
+    /// Join the cluster that these replicas belong to, at the first start: with an empty data folder, it is told its
+    /// number, gets a certificate with --join-token, is sent all there is, and has a vote then. Ignored once this
+    /// replica is a member
+    #[arg(
+        long,
+        env = "SBX_JOIN",
+        value_name = "URL",
+        value_delimiter = ',',
+        global = true
+    )]
+    pub join: Option<Vec<String>>,
+
+    /// Lets this replica into the cluster of --join where it has no certificate yet: what `sbxctl token create
+    /// --join-replica` has printed, or a file that holds it. Good for one replica
+    #[arg(
+        long,
+        env = "SBX_JOIN_TOKEN",
+        hide_env_values = true,
+        value_name = "TOKEN|FILE",
+        global = true
+    )]
+    pub join_token: Option<String>,
 
     /// Where this replica's identity is: ca.crt, tls.crt and tls.key, as `sbxctl cluster init` makes them. Files that
     /// are exchanged are used without a restart [default: /etc/sandboxd/tls]
@@ -131,6 +156,7 @@ pub struct Settings {
 /// The settings in force, checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
+    /// 0 where it is not known before this replica has joined: then `join` is there.
     pub id: u64,
     pub listen: SocketAddr,
     pub peer_listen: SocketAddr,
@@ -139,6 +165,8 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// Empty: wait for `sbxorch cluster init`.
     pub initial_cluster: Vec<Peer>,
+    /// The cluster to join at the first start.
+    pub join: Option<Join>,
     /// `None`: plain text was asked for.
     pub tls: Option<TlsFiles>,
     pub timings: Timings,
@@ -151,6 +179,15 @@ pub struct Config {
 pub struct TlsFiles {
     pub dir: PathBuf,
     pub authority_key: PathBuf,
+}
+
+/// The way into a cluster that runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Join {
+    /// At least one.
+    pub servers: Vec<String>,
+    /// `None`: there is a certificate already, or plain text is spoken.
+    pub token: Option<JoinToken>,
 }
 
 /// Times that users of the cluster notice.
@@ -207,6 +244,10 @@ pub enum Problem {
         url: String,
         scheme: &'static str,
     },
+    #[error("join_token: {0}")]
+    JoinToken(String),
+    #[error("join: a replica joins a cluster, or forms one with initial_cluster, not both")]
+    JoinAndForm,
     #[error("initial_cluster: replica {0} occurs twice")]
     Twice(u64),
     #[error("initial_cluster: this replica, {0}, is not in the list")]
@@ -256,6 +297,8 @@ impl Settings {
             advertise_peer: self.advertise_peer.or(other.advertise_peer),
             data_dir: self.data_dir.or(other.data_dir),
             initial_cluster: self.initial_cluster.or(other.initial_cluster),
+            join: self.join.or(other.join),
+            join_token: self.join_token.or(other.join_token),
             insecure: self.insecure.or(other.insecure),
             tls_dir: self.tls_dir.or(other.tls_dir),
             ca_key: self.ca_key.or(other.ca_key),
@@ -293,6 +336,8 @@ impl Settings {
             advertise_peer: reachable(peer_listen),
             data_dir: Some(PathBuf::from("/var/lib/sbxorch")),
             initial_cluster: Some(Vec::new()),
+            join: Some(Vec::new()),
+            join_token: None,
             insecure: Some(false),
             ca_key: Some(tls_dir.join(identity::folder::AUTHORITY_KEY)),
             tls_dir: Some(tls_dir),
@@ -325,7 +370,8 @@ impl Settings {
         let given = self.or_defaults();
         let listen = given.listen.unwrap_or(DEFAULT_LISTEN);
         let peer_listen = given.peer_listen.unwrap_or(DEFAULT_PEER_LISTEN);
-        if given.id.is_none_or(|id| id == 0) {
+        let servers = given.join.unwrap_or_default();
+        if given.id == Some(0) || (given.id.is_none() && servers.is_empty()) {
             problems.push(Problem::Id);
         }
         let insecure = given.insecure == Some(true);
@@ -353,6 +399,23 @@ impl Settings {
             given.advertise_peer,
             peer_listen,
         );
+        for server in &servers {
+            if server.strip_prefix(scheme).is_none_or(str::is_empty) {
+                problems.push(Problem::Url {
+                    key: "join",
+                    url: server.clone(),
+                    scheme,
+                });
+            }
+        }
+        let token = given.join_token.map(|text| join_token(&text)).transpose();
+        let join = Join {
+            servers,
+            token: token.unwrap_or_else(|why| {
+                problems.push(Problem::JoinToken(why));
+                None
+            }),
+        };
         let times = Timings::default();
         let timings = Timings {
             heartbeat: given.heartbeat.map_or(times.heartbeat, |s| s.0),
@@ -388,6 +451,7 @@ impl Settings {
             advertise_peer,
             data_dir: given.data_dir.unwrap_or_default(),
             initial_cluster: given.initial_cluster.unwrap_or_default(),
+            join: (!join.servers.is_empty()).then_some(join),
             tls: (!insecure).then(|| TlsFiles {
                 dir: given.tls_dir.unwrap_or_default(),
                 authority_key: given.ca_key.unwrap_or_default(),
@@ -405,6 +469,16 @@ impl Settings {
     }
 }
 
+/// A token, or the file that holds it.
+fn join_token(text: &str) -> Result<JoinToken, String> {
+    let text = if text.contains('/') {
+        folder::read_secret(Path::new(text)).map_err(|error| error.to_string())?
+    } else {
+        text.to_owned()
+    };
+    text.parse().map_err(|error: TokenError| error.to_string())
+}
+
 impl Config {
     /// What is wrong with the list of the first replicas; nothing where there is none.
     fn cluster_problems(&self) -> Vec<Problem> {
@@ -413,6 +487,9 @@ impl Config {
             return Vec::new();
         }
         let mut problems = Vec::new();
+        if self.join.is_some() {
+            problems.push(Problem::JoinAndForm);
+        }
         if !matches!(list.len(), 1 | 3 | 5) {
             problems.push(Problem::Size(list.len()));
         }

@@ -6,6 +6,7 @@ pub mod api;
 pub mod clock;
 pub mod config;
 pub mod controller;
+pub mod joining;
 pub mod listen;
 pub mod metrics;
 pub mod raft;

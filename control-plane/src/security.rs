@@ -227,7 +227,7 @@ impl Tls {
 }
 
 /// The hosts of URLs, each once.
-fn hosts(urls: &[&str]) -> Vec<String> {
+pub(crate) fn hosts(urls: &[&str]) -> Vec<String> {
     let mut hosts = Vec::new();
     for url in urls {
         let host = url

@@ -6,6 +6,7 @@ use crate::admission::Admission;
 use crate::api::{Api, grpc, rest};
 use crate::config::Config;
 use crate::controller::Controller;
+use crate::joining::{self, JoiningError};
 use crate::listen::{Audience, Incoming};
 use crate::metrics::{self, Metrics};
 use crate::raft::{Replica, StartError};
@@ -14,6 +15,7 @@ use crate::session::{Liveness, Sessions};
 use axum::middleware::from_fn_with_state;
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use proto::wire;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -49,6 +51,8 @@ pub enum ServeError {
     #[error(transparent)]
     Security(#[from] SecurityError),
     #[error(transparent)]
+    Joining(#[from] JoiningError),
+    #[error(transparent)]
     Start(#[from] StartError),
     #[error("serving users and agents failed: {0}")]
     Serve(#[from] tonic::transport::Error),
@@ -70,26 +74,39 @@ pub struct Serving {
     metrics: Metrics,
     gate: Gate,
     security: Security,
+    /// The way into the cluster, where this replica is to join one.
+    joining: Option<BoxFuture<'static, Result<(), JoiningError>>>,
     /// What goes on beside requests.
     attending: BoxFuture<'static, ()>,
     stopping: CancellationToken,
 }
 
-/// Binds the port for users and agents, then starts the replica: a port that is taken must not cost an election.
+/// Binds the port for users and agents, then starts the replica: a port that is taken must not cost an election, nor a
+/// token. One that is to join a cluster first becomes somebody.
 ///
 /// # Errors
-/// [`ServeError::Listen`], [`ServeError::Security`] and [`ServeError::Start`].
+/// [`ServeError::Listen`], [`ServeError::Joining`], [`ServeError::Security`] and [`ServeError::Start`].
 pub async fn start(config: Config) -> Result<Serving, ServeError> {
     let address = config.listen;
     let listen = |source| ServeError::Listen { address, source };
     let listener = TcpListener::bind(address).await.map_err(listen)?;
     let address = listener.local_addr().map_err(listen)?;
+    let config = joining::enter(config).await?;
     let security = Security::open(&config)?;
     if matches!(security, Security::Insecure) {
         tracing::warn!("plain text, and nobody is asked who he is: --insecure");
     }
     let replica = Replica::start(&config, &security).await?;
     let gate = Gate::new(replica.clone(), security.clone());
+    let joining = config.join.clone().map(|join| {
+        let request = wire::AddReplicaRequest {
+            id: config.id,
+            peer_endpoint: config.advertise_peer.clone(),
+            endpoint: config.advertise.clone(),
+            learner: false,
+        };
+        joining::take_part(replica.clone(), join, request, security.dialer()).boxed()
+    });
     let liveness = Liveness::default();
     let stopping = CancellationToken::new();
     let sessions = Sessions::new(
@@ -119,6 +136,7 @@ pub async fn start(config: Config) -> Result<Serving, ServeError> {
         controller,
         api,
         attending: gate.attend()?.boxed(),
+        joining,
         gate,
         security,
         replica,
@@ -147,6 +165,7 @@ impl Serving {
             gate,
             security,
             attending,
+            joining,
             stopping,
             ..
         } = self;
@@ -174,8 +193,23 @@ impl Serving {
         let attending = tokio::spawn(attending);
         let dispatching = tokio::spawn(api.sessions().clone().dispatch());
 
+        let joining = async {
+            match joining {
+                Some(joining) => match joining.await {
+                    // A member like any other from here on.
+                    Ok(()) => std::future::pending().await,
+                    Err(error) => error,
+                },
+                None => std::future::pending().await,
+            }
+        };
         let ended = tokio::select! {
             () = stop => Ok(()),
+            error = joining => Err(error.into()),
+            () = replica.dismissed() => {
+                tracing::info!("this replica was removed from its cluster, and stops for good");
+                Ok(())
+            }
             reason = replica.stopped() => Err(ServeError::Stopped(reason)),
             ended = &mut server => match ended {
                 Ok(Ok(())) => Err(ServeError::Closed),

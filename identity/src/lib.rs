@@ -9,6 +9,7 @@
 //! | [`credentials`] | what a program shows and whom it trusts; follows its files, so that they can be exchanged |
 //! | [`dial`] | connections to replicas, encrypted or, where plainly asked for, not |
 //! | [`pin`] | trust in an authority of which only the fingerprint is known, for joining |
+//! | [`join`] | a machine's way into the cluster, with a token |
 //! | [`token`] | secrets of people and of machines that join; hashes of them |
 //!
 //! Decides nothing about what anybody may do, and keeps no list of anybody: both are the control plane's.
@@ -17,6 +18,7 @@ pub mod authority;
 pub mod credentials;
 pub mod dial;
 pub mod folder;
+pub mod join;
 pub mod pin;
 pub mod principal;
 pub mod token;

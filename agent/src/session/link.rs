@@ -142,8 +142,13 @@ fn hear(message: wire::LeaderMessage, node: &Node, relays: &mut Relays, offers: 
         Some(Down::OpenRelay(open)) => relays
             .open(open, &node.sandboxes)
             .map_or(Heard::Done, Heard::Refused),
-        // Said once, at the beginning; of another kind only where the leader is newer than this agent.
-        Some(Down::Welcome(_)) | None => Heard::Done,
+        // Said again when replicas have come or gone.
+        Some(Down::Welcome(welcome)) => {
+            node.learn(&welcome.endpoints);
+            Heard::Done
+        }
+        // Of a leader that is newer than this agent.
+        None => Heard::Done,
     }
 }
 

@@ -63,6 +63,17 @@ pub struct Node {
     pub sandboxes: Sandboxes,
 }
 
+impl Node {
+    /// A leader has told which replicas there are.
+    fn learn(&self, endpoints: &[String]) {
+        self.replicas.send_if_modified(|known| {
+            let changed = *known != endpoints;
+            endpoints.clone_into(known);
+            changed
+        });
+    }
+}
+
 /// Stays with the leader, whoever it is, until `stop`.
 pub async fn run(servers: Vec<String>, node: Arc<Node>, stop: CancellationToken) {
     let mut targets = Targets::new(servers);
@@ -75,12 +86,7 @@ async fn follow(targets: &mut Targets, node: &Arc<Node>) {
         let why = match dial::dial(&target, node).await {
             Ok(Dialled::Leader(link)) => {
                 targets.connected(&target, &link.welcome.endpoints);
-                let told = &link.welcome.endpoints;
-                node.replicas.send_if_modified(|known| {
-                    let changed = known != told;
-                    known.clone_from(told);
-                    changed
-                });
+                node.learn(&link.welcome.endpoints);
                 tracing::info!(
                     leader = target,
                     id = link.welcome.leader_id,
@@ -89,6 +95,8 @@ async fn follow(targets: &mut Targets, node: &Arc<Node>) {
                 let begun = Instant::now();
                 let why = link.hold(node).await;
                 tracing::warn!(leader = target, %why, "lost the leader; sandboxes go on");
+                // Replicas may have come meanwhile, and those that were known may be gone.
+                targets.connected(&target, &node.replicas.borrow());
                 targets.lost(&target);
                 if begun.elapsed() < BRIEF {
                     tokio::time::sleep(rand::random_range(AFTER_BRIEF / 2..=AFTER_BRIEF)).await;

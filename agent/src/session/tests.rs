@@ -382,3 +382,25 @@ async fn lease_is_over_when_no_leader_is_reached_for_so_long() {
         .await
         .expect("in time");
 }
+
+/// It knew one replica, which is gone: those that joined while it was connected are tried.
+#[tokio::test]
+async fn replica_that_joins_during_a_session_is_found_when_the_leader_is_lost() {
+    let mut first = Served::start(Role::Leader(welcome())).await;
+    let mut second = Served::start(Role::Leader(welcome())).await;
+    let running = Running::start(&[&first]);
+    let mut talk = first.talk().await;
+    talk.acknowledge().await;
+    let grown = wire::Welcome {
+        endpoints: vec![first.url.clone(), second.url.clone()],
+        ..welcome()
+    };
+    say(&talk.outbound, Down::Welcome(grown)).await;
+    let mut replicas = running.node.replicas.subscribe();
+    let told = replicas.wait_for(|known| known.contains(&second.url));
+    let told = tokio::time::timeout(PATIENCE, told).await;
+    assert!(told.expect("in time").is_ok());
+    drop(first);
+    drop(talk);
+    second.talk().await.acknowledge().await;
+}

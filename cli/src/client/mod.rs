@@ -5,6 +5,7 @@
 //! | `access` | what a client shows of itself, and whom it trusts |
 //! | `endpoint` | addresses of replicas, and the connections that are kept to them |
 //! | `fault` | what a failed attempt means: go to the leader, try again, or give up |
+//! | `members` | replicas taken in and out |
 //! | `token` | tokens, made here and told to the cluster by their hashes |
 //! | `retry` | the loop over attempts, and its deadline |
 //! | `watch` | a stream of changes that outlives its replica |
@@ -19,6 +20,7 @@ mod converse;
 mod endpoint;
 mod fault;
 mod follow;
+mod members;
 mod retry;
 mod token;
 mod watch;

@@ -40,7 +40,7 @@ pub async fn run(command: Command, invocation: &mut Invocation) -> Result<(), Fa
         Command::Drain(args) => drain::run(&args, invocation).await,
         Command::Policy(args) => policy::run(&args, invocation).await,
         Command::Validate(args) => validate::run(&args, invocation),
-        Command::Cluster(args) => cluster::run(&args, invocation),
+        Command::Cluster(args) => cluster::run(&args, invocation).await,
         Command::Token(args) => token::run(&args, invocation).await,
         Command::Dev(args) => dev::run(&args, invocation).await,
         Command::Completion { shell } => completion::run(shell, invocation),

@@ -39,6 +39,14 @@ pub enum DevError {
     Subnet { text: String, why: &'static str },
     #[error("every /24 of 10.88.0.0/16 is in use on this machine: name another with --subnet")]
     NoFreeSubnet,
+    #[error("a local cluster has room for no more replicas")]
+    NoRoom,
+    #[error("{member} has not joined within {}; its log:\n{log}", humantime::format_duration(*waited))]
+    NotJoined {
+        member: String,
+        waited: Duration,
+        log: String,
+    },
     #[error("--label {text}: write KEY=VALUE or agent-N:KEY=VALUE")]
     Label { text: String },
     #[error("{act}: {source}")]

@@ -5,7 +5,7 @@
 //! |---|---|
 //! | `plan` | names, addresses and command lines, from a few numbers; pure |
 //! | `record` | what is written about a cluster: `cluster.json`, the pointer to the newest |
-//! | `up`, `down`, `member`, `partition`, `status` | one verb each, or a family |
+//! | `up`, `add`, `down`, `member`, `partition`, `status` | one verb each, or a family |
 //! | `health` | whether there is a leader, and which nodes are Ready |
 //! | `network` | bridge, veth pairs, addresses; `netns` the namespaces; `firewall` masquerading and partitions |
 //! | `forwarding` | the machine's `ip_forward`, while clusters are up |
@@ -15,6 +15,7 @@
 //!
 //! Nothing here is on the path of a real cluster.
 
+mod add;
 mod cgroup;
 mod down;
 mod error;
@@ -35,7 +36,7 @@ mod up;
 
 pub use error::DevError;
 
-use crate::args::{DevArgs, DevCommand};
+use crate::args::{AddArg, DevArgs, DevCommand};
 use crate::context;
 use crate::failure::Failure;
 use crate::invocation::Invocation;
@@ -59,6 +60,9 @@ pub async fn run(args: &DevArgs, invocation: &mut Invocation) -> Result<(), Fail
             let dir = named.unwrap_or(Path::new(record::DEFAULT_DIR));
             up::run(dir, up, invocation).await
         }
+        DevCommand::Add {
+            what: AddArg::Replica,
+        } => add::replica(&dir()?, invocation).await,
         DevCommand::Kill(args) => member::kill(&dir()?, &args.members, invocation).await,
         DevCommand::Pause(args) => member::pause(&dir()?, &args.members, invocation).await,
         DevCommand::Resume(args) => member::resume(&dir()?, &args.members, invocation).await,

@@ -22,6 +22,9 @@ pub(super) struct Plan {
     pub(super) dir: PathBuf,
     pub(super) subnet: Subnet,
     pub(super) replicas: u8,
+    /// Replicas that have joined since, by number.
+    #[serde(default)]
+    pub(super) joined: Vec<u8>,
     pub(super) agents: u8,
     pub(super) replica_program: PathBuf,
     pub(super) agent_program: PathBuf,
@@ -202,7 +205,21 @@ impl Plan {
     }
 
     pub(super) fn endpoints(&self) -> Vec<String> {
-        (1..=self.replicas).map(|n| self.endpoint(n)).collect()
+        self.replica_numbers().map(|n| self.endpoint(n)).collect()
+    }
+
+    fn replica_numbers(&self) -> impl Iterator<Item = u8> {
+        (1..=self.replicas).chain(self.joined.iter().copied())
+    }
+
+    /// Takes note of one more replica; `None` where there is no address left for it.
+    pub(super) fn join_replica(&mut self) -> Option<Member> {
+        let number = self.replica_numbers().max().unwrap_or_default() + 1;
+        if REPLICA_OCTET + number >= AGENT_OCTET {
+            return None;
+        }
+        self.joined.push(number);
+        Some(self.replica(number))
     }
 
     fn replica_address(&self, number: u8) -> Ipv4Addr {
@@ -219,7 +236,7 @@ impl Plan {
 
     /// Replicas first.
     pub(super) fn members(&self) -> Vec<Member> {
-        let replicas = (1..=self.replicas).map(|number| self.replica(number));
+        let replicas = self.replica_numbers().map(|number| self.replica(number));
         let agents = (1..=self.agents).map(|number| self.agent(number));
         replicas.chain(agents).collect()
     }
@@ -238,8 +255,14 @@ impl Plan {
             ("--advertise", self.endpoint(number)),
             ("--advertise-peer", self.peer_endpoint(number)),
             ("--data-dir", text(&dir.join("data"))),
-            ("--initial-cluster", cluster.join(",")),
         ]);
+        args.extend(if self.joined.contains(&number) {
+            let others = self.replica_numbers().filter(|other| *other != number);
+            let others: Vec<String> = others.map(|other| self.endpoint(other)).collect();
+            arguments(&[("--join", others.join(","))])
+        } else {
+            arguments(&[("--initial-cluster", cluster.join(","))])
+        });
         args.extend(self.security(&Principal::Replica(u64::from(number))));
         args.extend(self.replica_args.iter().cloned());
         Member {
@@ -338,6 +361,7 @@ mod tests {
             dir: "/d".into(),
             subnet: Subnet([10, 88, 7]),
             replicas: 3,
+            joined: Vec::new(),
             agents: 2,
             replica_program: "/bin/sbxorch".into(),
             agent_program: "/bin/sbxlet".into(),
@@ -368,6 +392,23 @@ mod tests {
             (member.name.as_str(), member.link.as_str()),
             ("replica-2", "sbxd7r2")
         );
+    }
+
+    #[test]
+    fn replica_that_joins_is_told_whom_to_ask_and_all_know_its_address() {
+        let mut plan = plan();
+        let member = plan.join_replica().expect("there is room");
+        assert_eq!(member.name, "replica-4");
+        let args = member.args.join(" ");
+        assert!(
+            args.contains("--join http://10.88.7.11:7070,http://10.88.7.12:7070,http://10.88.7.13:7070"),
+            "{args}"
+        );
+        assert!(!args.contains("initial-cluster"), "{args}");
+        assert!(plan.endpoints().contains(&"http://10.88.7.14:7070".to_owned()));
+        assert_eq!(plan.members().len(), 6);
+        let rest: Vec<String> = std::iter::from_fn(|| Some(plan.join_replica()?.name)).collect();
+        assert_eq!(rest.len(), 5, "up to the agents' addresses: {rest:?}");
     }
 
     #[test]

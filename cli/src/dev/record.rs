@@ -44,6 +44,11 @@ impl Record {
         &self.plan
     }
 
+    /// One more replica, from now on; `None` where there is no address left for it.
+    pub(super) fn join_replica(&mut self) -> Option<Member> {
+        self.plan.join_replica()
+    }
+
     pub(super) fn exists(dir: &Path) -> bool {
         dir.join(RECORD).exists()
     }

@@ -123,6 +123,7 @@ async fn go_on(dir: &Path, args: &UpArgs) -> Result<Record, DevError> {
     let mut plan = plan(dir, args, old.plan().subnet)?;
     // Its replicas know each other by their URLs.
     plan.insecure = old.plan().insecure;
+    plan.joined.clone_from(&old.plan().joined);
     if (plan.replicas, plan.agents) != (old.plan().replicas, old.plan().agents) {
         let was = format!(
             "{} replicas and {} agents",
@@ -165,6 +166,7 @@ fn plan(dir: &Path, args: &UpArgs, subnet: Subnet) -> Result<Plan, DevError> {
         dir: dir.to_owned(),
         subnet,
         replicas: args.replicas,
+        joined: Vec::new(),
         agents: args.agents,
         replica_program: process::find_program("sbxorch")?,
         agent_program: process::find_program("sbxlet")?,
@@ -231,7 +233,7 @@ fn identify(plan: &Plan) -> Result<(), DevError> {
 }
 
 /// Folder, namespace and cable.
-async fn make_host(plan: &Plan, member: &Member) -> Result<(), DevError> {
+pub(super) async fn make_host(plan: &Plan, member: &Member) -> Result<(), DevError> {
     let data = member.data();
     std::fs::create_dir_all(&data).map_err(DevError::io("create", &data))?;
     netns::pin(&member.netns())?;

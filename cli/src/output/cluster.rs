@@ -31,3 +31,30 @@ pub fn cluster_table(cluster: &ClusterDocument, wide: bool) -> String {
     }
     table.render()
 }
+
+/// The replicas with both their addresses.
+#[must_use]
+pub fn members_table(cluster: &ClusterDocument) -> String {
+    let mut table = Table::new(vec![
+        "ID",
+        "ROLE",
+        "REACHABLE",
+        "MATCHED",
+        "LAG",
+        "ENDPOINT",
+        "PEER-ENDPOINT",
+    ]);
+    for replica in &cluster.replicas {
+        let matched = replica.matched_index;
+        table.push(vec![
+            replica.id.to_string(),
+            replica.role.to_owned(),
+            if replica.reachable { "yes" } else { "no" }.to_owned(),
+            matched.map_or("-".to_owned(), |index| index.to_string()),
+            matched.map_or("-".to_owned(), |_| replica.lag.to_string()),
+            replica.endpoint.clone(),
+            replica.peer_endpoint.clone(),
+        ]);
+    }
+    table.render()
+}

@@ -17,7 +17,7 @@ mod table;
 mod token;
 
 pub use age::span;
-pub use cluster::cluster_table;
+pub use cluster::{cluster_table, members_table};
 pub use table::Table;
 pub use token::{TokenDocument, token_list, token_table};
 

@@ -40,6 +40,8 @@ struct Inner {
     security: Security,
     slowdown: Slowdown,
     uses: Uses,
+    /// Replicas join one after another: the next free number is one's own until it is in the log.
+    numbering: tokio::sync::Mutex<()>,
 }
 
 impl Gate {
@@ -50,6 +52,7 @@ impl Gate {
             security,
             slowdown: Slowdown::default(),
             uses: Uses::default(),
+            numbering: tokio::sync::Mutex::default(),
         }))
     }
 
@@ -63,6 +66,10 @@ impl Gate {
 
     pub(super) fn uses(&self) -> &Uses {
         &self.0.uses
+    }
+
+    pub(super) fn numbering(&self) -> &tokio::sync::Mutex<()> {
+        &self.0.numbering
     }
 
     /// What goes on beside requests: the first token, uses of tokens, certificates. Without end.

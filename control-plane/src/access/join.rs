@@ -70,34 +70,92 @@ impl Gate {
     }
 
     async fn let_in(&self, request: wire::JoinRequest) -> Result<wire::JoinResponse, Fault> {
-        let (tls, authority) = self.signer()?;
         let leadership = self.replica().leadership().borrow().clone();
+        let (tls, authority) = match self.signer() {
+            Ok(signer) => signer,
+            Err(JoinError::Insecure) => return self.number(request).await,
+            Err(error) => return Err(error.into()),
+        };
         if !leadership.is_self {
             return Err(Fault::NotLeader(leadership.leader));
         }
         self.replica().linearize().await?;
         check_request_id(&request.request_id)?;
         let secret = Secret::new(&request.token_id, &request.secret).map_err(Denied::Malformed)?;
-        let (principal, grant) = machine(&request)?;
+        let _numbering = self.numbering().lock().await;
+        let (principal, grant) = self.machine(&request, secret.id())?;
         self.check_token(&secret, &principal, grant)?;
         // What can't be signed must not use the token up.
         let now = clock::wall();
         let certificate = authority
             .sign(&public(request.key.clone()), &principal, &request.hosts, now)
             .map_err(JoinError::Sign)?;
+        if let Principal::Replica(id) = principal {
+            let again = self
+                .replica()
+                .replicated()
+                .read()
+                .token(secret.id())
+                .is_some_and(|token| token.machine.is_some());
+            let by = secret.id().to_owned();
+            self.replica().give_number(id, by, again).await?;
+        }
         self.redeem(request.request_id, &secret, &principal, grant)
             .await?;
-        let is_replica = matches!(principal, Principal::Replica(_));
         tracing::info!(machine = %principal, token = secret.id(), "a machine was let in");
+        let replica = match principal {
+            Principal::Replica(id) => Some(id),
+            Principal::Node(_) => None,
+        };
         Ok(wire::JoinResponse {
             certificate,
             authority: tls.authority_certificate()?,
-            authority_key: if is_replica {
-                authority.key()
-            } else {
-                String::new()
-            },
+            authority_key: replica.map(|_| authority.key()).unwrap_or_default(),
+            replica_id: replica.unwrap_or_default(),
         })
+    }
+
+    /// Where nobody is asked who he is: a number for a replica that has none.
+    async fn number(&self, request: wire::JoinRequest) -> Result<wire::JoinResponse, Fault> {
+        check_request_id(&request.request_id)?;
+        let Some(Machine::ReplicaId(asked)) = request.machine else {
+            return Err(JoinError::Insecure.into());
+        };
+        let _numbering = self.numbering().lock().await;
+        let id = if asked == 0 {
+            self.replica().next_number()?
+        } else {
+            asked
+        };
+        self.replica().give_number(id, request.request_id, false).await?;
+        Ok(wire::JoinResponse {
+            replica_id: id,
+            ..Default::default()
+        })
+    }
+
+    /// Who joins. A replica that names no number gets the one that its token is for or has let in, or the next one.
+    fn machine(&self, request: &wire::JoinRequest, token: &str) -> Result<(Principal, Grant), Fault> {
+        match &request.machine {
+            Some(Machine::NodeId(id)) => {
+                let id = NodeId::new(id.clone()).map_err(|why| Fault::Invalid(format!("node_id: {why}")))?;
+                Ok((Principal::Node(id), Grant::JoinNode))
+            }
+            None => Err(Fault::Invalid(
+                "machine: say which node or replica joins".to_owned(),
+            )),
+            Some(Machine::ReplicaId(0)) => {
+                let token = self.replica().replicated().read().token(token).cloned();
+                let machine = token.and_then(|token| token.machine.clone().or(token.redeemed_by.clone()));
+                let known = machine.and_then(|machine| Principal::from_uri(&format!("sandboxd://{machine}")));
+                let id = match known {
+                    Some(Principal::Replica(id)) => id,
+                    Some(Principal::Node(_)) | None => self.replica().next_number()?,
+                };
+                Ok((Principal::Replica(id), Grant::JoinReplica))
+            }
+            Some(Machine::ReplicaId(id)) => Ok((Principal::Replica(*id), Grant::JoinReplica)),
+        }
     }
 
     fn signer(&self) -> Result<(&Tls, Authority), JoinError> {
@@ -197,17 +255,4 @@ impl Gate {
 fn public(key: Option<wire::PublicKey>) -> PublicKey {
     let wire::PublicKey { point, proof } = key.unwrap_or_default();
     PublicKey { point, proof }
-}
-
-fn machine(request: &wire::JoinRequest) -> Result<(Principal, Grant), Fault> {
-    match &request.machine {
-        Some(Machine::NodeId(id)) => {
-            let id = NodeId::new(id.clone()).map_err(|why| Fault::Invalid(format!("node_id: {why}")))?;
-            Ok((Principal::Node(id), Grant::JoinNode))
-        }
-        Some(Machine::ReplicaId(0)) | None => Err(Fault::Invalid(
-            "machine: say which node or replica joins".to_owned(),
-        )),
-        Some(Machine::ReplicaId(id)) => Ok((Principal::Replica(*id), Grant::JoinReplica)),
-    }
 }

@@ -50,6 +50,11 @@ const METHODS: &[(&str, Rule)] = &[
     ("/sandboxd.v1.Raft/TransferLeader", Replica),
     ("/sandboxd.v1.Raft/ReadIndex", Replica),
     ("/sandboxd.v1.Raft/DescribeCluster", Replica),
+    ("/sandboxd.v1.Raft/Dismiss", Replica),
+    ("/sandboxd.v1.Cluster/AddReplica", AtLeast(Admin)),
+    ("/sandboxd.v1.Cluster/PromoteReplica", AtLeast(Admin)),
+    ("/sandboxd.v1.Cluster/RemoveReplica", AtLeast(Admin)),
+    ("/sandboxd.v1.Cluster/TransferLeadership", AtLeast(Admin)),
     ("/grpc.health.v1.Health/Check", Open),
     ("/grpc.health.v1.Health/Watch", Open),
     (

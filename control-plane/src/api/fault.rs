@@ -2,7 +2,7 @@
 
 use crate::access::{Denied, JoinError};
 use crate::admission::Refused;
-use crate::raft::{InitError, Leader, ProposeError, ReadError, TooOld};
+use crate::raft::{InitError, Leader, MemberError, ProposeError, ReadError, TooOld};
 use crate::session::RelayError;
 use proto::convert::ConvertError;
 use proto::manifest::Faults;
@@ -42,6 +42,8 @@ pub enum Fault {
     Read(#[from] ReadError),
     #[error("cannot form the cluster: {0}")]
     Init(#[from] InitError),
+    #[error("the membership is not changed: {0}")]
+    Member(MemberError),
     #[error("sandbox {0} is on no node, so that nothing of it was ever run")]
     NotPlaced(String),
     #[error("sandbox {id} is {phase}: nothing runs in it any more")]
@@ -104,6 +106,16 @@ impl From<ProposeError> for Fault {
             ProposeError::NotLeader { leader } => Self::NotLeader(leader),
             ProposeError::Rejected(rejected) => Self::Rejected(rejected),
             error => Self::Propose(error),
+        }
+    }
+}
+
+impl From<MemberError> for Fault {
+    fn from(error: MemberError) -> Self {
+        match error {
+            MemberError::NotLeader { leader } => Self::NotLeader(leader),
+            MemberError::Number(error) => error.into(),
+            error => Self::Member(error),
         }
     }
 }

@@ -7,6 +7,7 @@
 //! | `read` | linearizable and stale reads; what is filled in where an object is shown |
 //! | `heartbeats` | what only the leader knows of nodes |
 //! | `watch` | the present state, then every change |
+//! | `members` | replicas that come and go |
 //! | `relay` | finds the agent that has a sandbox, for its lines and for those who speak with it |
 //! | `fault` | why a request was not done, for either transport |
 //! | [`grpc`], [`rest`] | the transports, each with its one mapping of faults |
@@ -16,6 +17,7 @@
 mod fault;
 pub mod grpc;
 mod heartbeats;
+mod members;
 mod read;
 mod relay;
 pub mod rest;
@@ -23,6 +25,7 @@ mod watch;
 mod write;
 
 pub use fault::Fault;
+pub use members::Steps;
 pub use read::Query;
 pub use watch::Mark;
 pub use write::Write;

@@ -4,6 +4,7 @@
 //! [`super::replica`] and [`super::peer`].
 
 use super::replica::Raft;
+use super::replicated::Replicated;
 use super::types::TypeConfig;
 use openraft::Instant as _;
 use openraft::ServerState;
@@ -17,8 +18,15 @@ use std::time::Duration;
 const REACHABLE_WITHIN: Duration = Duration::from_secs(1);
 
 /// What replica `id` knows at present.
-pub(super) fn cluster(id: u64, raft: &Raft) -> wire::ClusterResponse {
-    from_metrics(id, &raft.metrics().borrow_watched())
+pub(super) fn cluster(id: u64, raft: &Raft, replicated: &Replicated) -> wire::ClusterResponse {
+    let state = replicated.read();
+    let removed = state.replica_numbers().filter(|number| number.removed);
+    let removed = removed.map(|number| number.id).collect();
+    drop(state);
+    wire::ClusterResponse {
+        removed,
+        ..from_metrics(id, &raft.metrics().borrow_watched())
+    }
 }
 
 fn from_metrics(id: u64, metrics: &RaftMetrics<TypeConfig>) -> wire::ClusterResponse {
@@ -35,10 +43,6 @@ fn from_metrics(id: u64, metrics: &RaftMetrics<TypeConfig>) -> wire::ClusterResp
                 let progress = metrics.replication.as_ref().and_then(|all| all.get(&other));
                 progress.copied().flatten().map_or(0, |matched| matched.index)
             };
-            let acked = metrics.heartbeat.as_ref().and_then(|all| all.get(&other));
-            let answers = acked
-                .and_then(|at| at.as_ref())
-                .is_some_and(|at| at.elapsed() < REACHABLE_WITHIN);
             wire::Replica {
                 id: other,
                 endpoint: member.endpoint.clone(),
@@ -51,7 +55,7 @@ fn from_metrics(id: u64, metrics: &RaftMetrics<TypeConfig>) -> wire::ClusterResp
                 } else {
                     0
                 },
-                reachable: other == id || answers,
+                reachable: other == id || answers(metrics, other),
             }
         })
         .collect();
@@ -61,5 +65,14 @@ fn from_metrics(id: u64, metrics: &RaftMetrics<TypeConfig>) -> wire::ClusterResp
         term: metrics.current_term,
         last_applied: metrics.last_applied.map_or(0, |applied| applied.index),
         answered_by: id,
+        removed: Vec::new(),
     }
+}
+
+/// Whether a replica has answered the leader, which this one is, a short while ago.
+pub(super) fn answers(metrics: &RaftMetrics<TypeConfig>, id: u64) -> bool {
+    let acked = metrics.heartbeat.as_ref().and_then(|all| all.get(&id));
+    acked
+        .and_then(|at| at.as_ref())
+        .is_some_and(|at| at.elapsed() < REACHABLE_WITHIN)
 }

@@ -18,6 +18,8 @@
 //! | `link` | kept connections |
 //! | `message` | what replicas say to each other, as protobuf |
 //! | `succession` | what follows when the leader's connection breaks off |
+//! | [`members`] | replicas taken in, promoted and removed while the cluster runs |
+//! | `dismissal` | how a replica learns that it was removed |
 //! | `describe` | the cluster as one replica sees it |
 //! | [`leadership`] | who leads, as this replica knows it |
 //! | [`propose`] | commands into the log, their answers out of it |
@@ -38,6 +40,7 @@ mod append;
 pub mod codec;
 mod database;
 mod describe;
+mod dismissal;
 pub mod durable;
 pub mod error;
 pub mod formation;
@@ -49,6 +52,7 @@ mod instruments;
 pub mod leadership;
 mod link;
 pub mod log_store;
+pub mod members;
 mod message;
 mod network;
 mod peer;
@@ -73,7 +77,10 @@ pub use error::StoreError;
 pub use formation::InitError;
 pub use history::{Subscription, TooOld};
 pub use instruments::Instruments;
+pub use identity::IdentityError;
+pub(crate) use identity::owner as data_owner;
 pub use leadership::{Leader, Leadership};
+pub use members::{MemberError, Progress};
 pub use propose::ProposeError;
 pub use read::ReadError;
 pub use replica::{Replica, StartError};

@@ -3,11 +3,13 @@
 //! Translates and bounds; every decision is openraft's. [`super::network`] is the asking half.
 
 use super::describe;
+use super::dismissal::Dismissal;
 use super::incoming::Inbox;
 use super::link::{CONNECTION_WINDOW, MAX_MESSAGE_BYTES, Recipient, STREAM_WINDOW};
 use super::message;
 use super::read;
 use super::replica::Raft;
+use super::replicated::Replicated;
 use super::succession::Succession;
 use super::{codec, transfer};
 use crate::listen::{Audience, Incoming};
@@ -18,6 +20,7 @@ use openraft::errors::Fatal;
 use proto::wire;
 use proto::wire::raft_server::RaftServer;
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tonic::service::interceptor::InterceptedService;
@@ -34,6 +37,8 @@ pub(super) struct PeerService {
     pub(super) raft: Raft,
     pub(super) inbox: Inbox,
     pub(super) succession: Succession,
+    pub(super) replicated: Arc<Replicated>,
+    pub(super) dismissal: Dismissal,
 }
 
 /// Serves the other replicas until `shutdown`.
@@ -72,10 +77,12 @@ impl wire::raft_server::Raft for PeerService {
         request: Request<Streaming<wire::AppendRequest>>,
     ) -> Result<Response<Self::AppendEntriesStream>, Status> {
         let succession = self.succession.clone();
+        let dismissal = self.dismissal.clone();
         let mut leader = None;
         let requests =
             tokio_stream::StreamExt::map_while(request.into_inner(), move |request| match request {
                 Ok(request) => {
+                    dismissal.heard();
                     leader = request.vote.map(|vote| vote.node_id);
                     message::append_from(request)
                         .inspect_err(|e| tracing::warn!(leader, "a malformed request to append: {e}"))
@@ -153,7 +160,23 @@ impl wire::raft_server::Raft for PeerService {
         &self,
         _: Request<wire::ClusterRequest>,
     ) -> Result<Response<wire::ClusterResponse>, Status> {
-        Ok(Response::new(describe::cluster(self.id, &self.raft)))
+        let cluster = describe::cluster(self.id, &self.raft, &self.replicated);
+        Ok(Response::new(cluster))
+    }
+
+    async fn dismiss(
+        &self,
+        request: Request<wire::DismissRequest>,
+    ) -> Result<Response<wire::DismissResponse>, Status> {
+        let leader = request.into_inner().leader_id;
+        tracing::warn!(leader, "this replica was removed from the cluster");
+        let dismissal = self.dismissal.clone();
+        let noted = tokio::task::spawn_blocking(move || dismissal.dismiss()).await;
+        match noted {
+            Ok(Ok(())) => Ok(Response::new(wire::DismissResponse {})),
+            Ok(Err(error)) => Err(Status::internal(error.to_string())),
+            Err(error) => Err(Status::internal(error.to_string())),
+        }
     }
 }
 

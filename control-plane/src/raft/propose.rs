@@ -307,7 +307,8 @@ async fn settle(written: oneshot::Receiver<ClientWriteResult<TypeConfig>>, calle
     }
 }
 
-fn leader(to: ForwardToLeader<TypeConfig>) -> Option<Leader> {
+/// The leader that openraft names in a refusal.
+pub(super) fn leader(to: ForwardToLeader<TypeConfig>) -> Option<Leader> {
     Some(Leader {
         id: to.leader_id?,
         endpoint: to.leader_node?.endpoint,

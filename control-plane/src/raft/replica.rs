@@ -3,12 +3,14 @@
 //! Owns the order of starting and stopping, and is the only thing that the rest of the control plane knows of
 //! `raft`. Called by `main`; `api`, `session` and `controller` propose and read through clones.
 
+use super::dismissal::Dismissal;
 use super::formation::{self, InitError};
 use super::identity::{self, IdentityError};
 use super::instruments::Instruments;
-use super::leadership::{self, Leadership};
+use super::leadership::{self, Leader, Leadership};
 use super::link::{Lane, Links};
 use super::log_store::LogStore;
+use super::members::{self, MemberError, Members, Progress};
 use super::network::Network;
 use super::peer::{self, PeerService};
 use super::propose::{Proposals, ProposeError};
@@ -36,7 +38,7 @@ pub(super) type Raft = openraft::Raft<TypeConfig, StateStore>;
 
 /// For another replica to take over at shutdown: an election at once, some round trips. Past it the cluster
 /// elects by itself.
-const HANDOVER_TIMEOUT: Duration = Duration::from_secs(1);
+pub(super) const HANDOVER_TIMEOUT: Duration = Duration::from_secs(1);
 /// For calls of other replicas that are being answered at shutdown.
 const DRAIN_TIMEOUT: Duration = Duration::from_millis(200);
 /// For the leader's word on the cluster; past it this replica tells what it knows itself.
@@ -78,10 +80,13 @@ struct Inner {
     own: Member,
     raft: Raft,
     links: Links,
+    members: Members,
+    dismissal: Dismissal,
     replicated: Arc<Replicated>,
     proposals: Proposals,
     reads: Reads,
     leadership: watch::Receiver<Leadership>,
+    endpoints: watch::Receiver<Vec<String>>,
     server: Mutex<Option<Server>>,
 }
 
@@ -133,21 +138,38 @@ impl Replica {
         let (replicated, inbox) = (state.replicated(), state.inbox());
         let links = Links::new(security.dialer());
         let raft = Raft::new(id, tuning, Network::new(links.clone()), log, state).await?;
+        let dismissal = Dismissal::of(&config.data_dir);
+        tokio::spawn(dismissal.clone().find_out(id, raft.clone(), links.clone()));
         let service = PeerService {
             id,
             raft: raft.clone(),
             inbox,
             succession: Succession::start(id, raft.clone()),
+            replicated: replicated.clone(),
+            dismissal: dismissal.clone(),
         };
+        let own = Member {
+            peer_endpoint: config.advertise_peer.clone(),
+            endpoint: config.advertise.clone(),
+        };
+        let proposals = Proposals::start(raft.clone(), instruments);
+        let changes = Members::new(
+            id,
+            own.clone(),
+            raft.clone(),
+            links.clone(),
+            replicated.clone(),
+            proposals.clone(),
+        );
         let replica = Self(Arc::new(Inner {
             id,
-            own: Member {
-                peer_endpoint: config.advertise_peer.clone(),
-                endpoint: config.advertise.clone(),
-            },
-            proposals: Proposals::start(raft.clone(), instruments),
+            own,
+            members: changes,
+            dismissal,
+            proposals,
             reads: Reads::start(id, raft.clone(), links.clone(), replicated.clone()),
             leadership: leadership::watch(&raft),
+            endpoints: members::watch_endpoints(&raft),
             server: Mutex::new(Some(Server::start(listener, security.clone(), service))),
             raft,
             links,
@@ -190,6 +212,12 @@ impl Replica {
         self.0.leadership.clone()
     }
 
+    /// Where users and agents reach the members, now and from now on.
+    #[must_use]
+    pub fn endpoints(&self) -> watch::Receiver<Vec<String>> {
+        self.0.endpoints.clone()
+    }
+
     /// Whether this replica leads in `term` as of this moment. [`Replica::leadership`] is told of a lost quorum a
     /// little later, and much later where this process was stopped meanwhile: what must not outlive the quorum, such
     /// as a lease that is granted, asks here.
@@ -230,7 +258,7 @@ impl Replica {
     /// The cluster as this replica knows it. How far others are, and whether they answer, only the leader knows.
     #[must_use]
     pub fn cluster(&self) -> wire::ClusterResponse {
-        describe::cluster(self.0.id, &self.0.raft)
+        describe::cluster(self.0.id, &self.0.raft, &self.0.replicated)
     }
 
     /// The cluster as the leader knows it; as this replica does where no leader answers in time.
@@ -270,6 +298,86 @@ impl Replica {
         formation::form(self.0.id, &self.0.raft, members).await
     }
 
+    /// Takes a running, empty replica in as a learner; one that is a member already stays as it is. Leader only, as all
+    /// that changes the membership.
+    ///
+    /// # Errors
+    /// [`MemberError`]
+    pub async fn add_member(&self, member: wire::Member) -> Result<(), MemberError> {
+        let wire::Member {
+            id,
+            peer_endpoint,
+            endpoint,
+        } = member;
+        let member = Member {
+            peer_endpoint,
+            endpoint,
+        };
+        self.0.members.add(id, member).await
+    }
+
+    /// Returns when a member has caught up and has a vote, or, as a `learner`, when it has caught up. Whoever waits is
+    /// told how it goes on; when nobody listens any more it ends early.
+    ///
+    /// # Errors
+    /// [`MemberError`]
+    pub async fn promote_member(
+        &self,
+        id: u64,
+        learner: bool,
+        progress: &Progress,
+    ) -> Result<(), MemberError> {
+        self.0.members.promote(id, learner, progress).await
+    }
+
+    /// Takes a member out, for good; `force`: also where the others have no quorum at present. One that is out is
+    /// removed already.
+    ///
+    /// # Errors
+    /// [`MemberError`]; this replica, where it leads itself, hands over first and names the next leader.
+    pub async fn remove_member(&self, id: u64, force: bool) -> Result<(), MemberError> {
+        self.0.members.remove(id, force).await
+    }
+
+    /// Lets `to` lead, or whoever is best prepared where it is 0. Returns when somebody else does, and who.
+    ///
+    /// # Errors
+    /// [`MemberError`]
+    pub async fn transfer_leadership(&self, to: u64) -> Result<Leader, MemberError> {
+        self.0.members.transfer(to).await
+    }
+
+    /// The next number that no replica has or had.
+    ///
+    /// # Errors
+    /// [`MemberError::NotLeader`]
+    pub fn next_number(&self) -> Result<u64, MemberError> {
+        self.0.members.next_number()
+    }
+
+    /// Gives a number to a replica that is to join; `by` is the token or the request that it is for. Given to the same
+    /// again, nothing changes; `again`: also where it was given to another.
+    ///
+    /// # Errors
+    /// [`MemberError`], also where the number was removed.
+    pub async fn give_number(&self, id: u64, by: String, again: bool) -> Result<(), MemberError> {
+        self.0.members.give(id, by, again).await
+    }
+
+    /// Whether this replica has a vote, as far as it knows.
+    #[must_use]
+    pub fn is_voter(&self) -> bool {
+        let metrics = self.0.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let mut voters = metrics.membership_config.membership().voter_ids();
+        voters.any(|voter| voter == self.0.id)
+    }
+
+    /// Returns once this replica was removed from its cluster: it must not go on, nor start again.
+    pub async fn dismissed(&self) {
+        self.0.dismissal.dismissed().await;
+    }
+
     /// Returns when this replica takes no part any more, with the reason: it was shut down, or its storage has
     /// failed. It never recovers by itself.
     pub async fn stopped(&self) -> String {
@@ -287,32 +395,13 @@ impl Replica {
     /// Hands leadership over where it has it, then stops taking part and serving. What is proposed or read from now
     /// on is answered with an error.
     pub async fn shutdown(&self) {
-        if let Some(to) = self.successor() {
-            self.hand_over(to).await;
+        match self.0.members.transfer(0).await {
+            Ok(to) => tracing::info!(to = to.id, "another replica leads"),
+            // It did not lead, or nobody could.
+            Err(MemberError::NotLeader { .. } | MemberError::NoSuccessor) => {}
+            Err(error) => tracing::warn!("leadership is not handed over, another leader is elected: {error}"),
         }
         self.stop().await;
-    }
-
-    /// The follower that is best prepared to lead; `None` where this replica does not lead, or nobody could.
-    fn successor(&self) -> Option<u64> {
-        let cluster = self.cluster();
-        let others = cluster.replicas.into_iter().filter(|r| r.id != self.0.id);
-        let ready = others.filter(|r| cluster.leader_id == self.0.id && r.voter && r.reachable);
-        ready.max_by_key(|r| r.matched_index).map(|r| r.id)
-    }
-
-    async fn hand_over(&self, to: u64) {
-        if self.0.raft.trigger().transfer_leader(to).await.is_err() {
-            return;
-        }
-        let mut leadership = self.leadership();
-        let elsewhere = leadership.wait_for(|now| now.leader.as_ref().is_some_and(|l| l.id != self.0.id));
-        if tokio::time::timeout(HANDOVER_TIMEOUT, elsewhere).await.is_err() {
-            tracing::warn!(
-                to,
-                "the replica that should take over has not in time; another one is elected"
-            );
-        }
     }
 
     /// Stops at once, as a crash would, but for what the operating system cleans up.

@@ -103,6 +103,8 @@ impl Session<'_> {
         self.sessions.liveness.heard(&self.node);
         self.register(&hello).await?;
         self.take_stock(hello.inventory).await?;
+        let mut endpoints = self.sessions.replica.endpoints();
+        endpoints.mark_unchanged();
         self.welcome().await?;
         let all = Stale {
             full: true,
@@ -124,6 +126,8 @@ impl Session<'_> {
                     Err(status) => return Err(SessionError::Gone(status.message().to_owned())),
                 },
                 () = entry.changed() => self.tell(entry.take_stale()).await?,
+                // Replicas have come or gone: the agent must know them when this one is lost.
+                Ok(()) = endpoints.changed() => self.welcome().await?,
                 Some(left) = proposing.next() => self.pending.put_back(left),
             }
         }
@@ -199,16 +203,11 @@ impl Session<'_> {
 
     async fn welcome(&self) -> Result<(), SessionError> {
         self.check_lease()?;
-        let cluster = self.sessions.replica.cluster();
         let welcome = wire::Welcome {
             leader_id: self.sessions.replica.id(),
             heartbeat_ms: millis(self.sessions.timings.heartbeat),
             lease_ms: millis(self.sessions.timings.node_lease),
-            endpoints: cluster
-                .replicas
-                .into_iter()
-                .map(|replica| replica.endpoint)
-                .collect(),
+            endpoints: self.sessions.replica.endpoints().borrow().clone(),
         };
         self.send(leader_message::Message::Welcome(welcome)).await
     }

@@ -1,6 +1,7 @@
 //! What can be asked of the state, converted from the log's form and checked.
 
 use super::placement::Placement;
+use super::replica::Claim;
 use super::token::Token;
 use proto::convert::ConvertError;
 use proto::id::{NodeId, SandboxId, Uid};
@@ -76,6 +77,10 @@ pub enum Command {
     },
     /// By the leader: who was there.
     NoteTokenUses(Vec<(String, Timestamp)>),
+    /// By the leader, for a replica that is to join.
+    ClaimReplica(Claim),
+    /// By the leader, before a replica is removed.
+    RetireReplica { id: u64 },
 }
 
 /// What an agent observes of one sandbox.
@@ -168,6 +173,13 @@ impl TryFrom<wire::Command> for Command {
                     .map(|used| (used.id, Timestamp(used.at_ms)))
                     .collect(),
             ),
+            Op::ClaimReplica(claim) => Self::ClaimReplica(Claim {
+                id: claim.id,
+                by: claim.by,
+                again: claim.again,
+                highest_member: claim.highest_member,
+            }),
+            Op::RetireReplica(retire) => Self::RetireReplica { id: retire.id },
         })
     }
 }

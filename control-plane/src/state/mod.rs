@@ -10,6 +10,7 @@
 //! | `placement` | whether a placement holds, asked by `apply` and by the scheduler alike |
 //! | `resting` | host ports that were given back a short while ago |
 //! | `token` | who may speak to the cluster: tokens, made, used up, revoked |
+//! | `replica` | the numbers of replicas that were given out, or are out of use for ever |
 //! | `requests` | answers kept by request id, so that a retry takes effect once |
 //! | `stored` | keys and values on disk |
 //! | `invariants` | what must hold between any two commands; for tests |
@@ -22,6 +23,7 @@ mod external;
 mod invariants;
 mod node;
 pub mod placement;
+mod replica;
 mod requests;
 pub(crate) mod resting;
 mod sandbox;
@@ -30,6 +32,8 @@ mod token;
 mod transaction;
 
 pub use command::Command;
+pub(crate) use replica::removed_text;
+pub use replica::{Claim, MAX_NUMBERS, ReplicaNumber};
 pub use requests::{MAX_ANSWERS, REMEMBERED};
 pub use resting::{HostPort, PORT_REST};
 pub use sandbox::expires_at;
@@ -76,6 +80,7 @@ pub struct State {
     resting: Resting,
     requests: Requests,
     tokens: BTreeMap<String, Arc<Token>>,
+    replicas: BTreeMap<u64, ReplicaNumber>,
     /// There was a token once: the cluster's first one is not made again.
     had_tokens: bool,
 }
@@ -378,6 +383,25 @@ impl State {
         self.had_tokens
     }
 
+    /// What is known of a replica's number; `None`: it was never given out, though a member may have it from the
+    /// cluster's beginning.
+    #[must_use]
+    pub fn replica_number(&self, id: u64) -> Option<&ReplicaNumber> {
+        self.replicas.get(&id)
+    }
+
+    /// By number.
+    pub fn replica_numbers(&self) -> impl Iterator<Item = &ReplicaNumber> {
+        self.replicas.values()
+    }
+
+    /// A number that no replica has or had, `highest_member` being the greatest of the members.
+    #[must_use]
+    pub fn next_replica(&self, highest_member: u64) -> u64 {
+        let known = self.replicas.last_key_value().map_or(0, |(id, _)| *id);
+        known.max(highest_member).saturating_add(1)
+    }
+
     /// How many answers are kept for retries.
     #[must_use]
     pub fn answers(&self) -> usize {
@@ -439,6 +463,8 @@ fn apply(to: &mut Transaction<'_>, command: Command) -> Result<Response, Rejecti
         Command::RevokeToken { id } => token::revoke(to, &id),
         Command::RedeemToken { id, grant, machine } => token::redeem(to, &id, grant, &machine),
         Command::NoteTokenUses(uses) => Ok(token::note_uses(to, uses)),
+        Command::ClaimReplica(claim) => replica::claim(to, claim),
+        Command::RetireReplica { id } => replica::retire(to, id),
     }
 }
 

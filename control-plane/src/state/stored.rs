@@ -1,6 +1,7 @@
 //! Keys and values of the state on disk and in snapshots. A key is one byte for the kind and the object's
 //! name; a value is protobuf. What was written once is read for ever: see the golden files.
 
+use super::replica::ReplicaNumber;
 use super::token::Token;
 use super::{Change, HostPort, State, Write};
 use prost::Message;
@@ -20,6 +21,7 @@ const EXTERNAL: u8 = b'e';
 const REQUEST: u8 = b'r';
 const PORT: u8 = b'p';
 const TOKEN: u8 = b't';
+const REPLICA: u8 = b'i';
 
 /// Why records are not a state of ours. The key is shown as text.
 #[derive(Debug, thiserror::Error)]
@@ -140,6 +142,13 @@ pub(super) fn revoked_token(id: &str) -> Write {
     }
 }
 
+pub(super) fn replica_number(number: &ReplicaNumber) -> Write {
+    Write {
+        key: key(REPLICA, &number.id.to_be_bytes()),
+        value: Some(wire::ReplicaNumber::from(number).encode_to_vec()),
+    }
+}
+
 /// `None` where nothing is stored: a replaced sandbox that its id stands for again was there all the time.
 pub(super) fn change(change: &Change) -> Option<Write> {
     fn write<T>(
@@ -235,6 +244,13 @@ fn load_record(state: &mut State, key: &[u8], value: &[u8]) -> Result<Vec<u8>, L
             let token = Token::try_from(token).map_err(convert)?;
             let key = token_key(&token.id);
             state.tokens.insert(token.id.clone(), Arc::new(token));
+            key
+        }
+        Some(&REPLICA) => {
+            let number = wire::ReplicaNumber::decode(value).map_err(decode)?;
+            let number = ReplicaNumber::from(number);
+            let key = self::key(REPLICA, &number.id.to_be_bytes());
+            state.replicas.insert(number.id, number);
             key
         }
         Some(&PORT) => {

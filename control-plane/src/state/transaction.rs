@@ -1,6 +1,7 @@
 //! The one door: objects change here and nowhere else, and the indexes with them.
 
 use super::placement;
+use super::replica::ReplicaNumber;
 use super::token::Token;
 use super::{Change, HostPort, Placed, Stamp, State, Write, stored};
 use proto::budget;
@@ -14,7 +15,7 @@ pub(super) struct Transaction<'a> {
     state: &'a mut State,
     pub(super) stamp: Stamp,
     changes: Vec<Change>,
-    /// What is stored beside objects: ports that were given back, tokens.
+    /// What is stored beside objects: ports that were given back, tokens, numbers of replicas.
     records: Vec<Write>,
 }
 
@@ -146,6 +147,12 @@ impl<'a> Transaction<'a> {
         if let Some(token) = self.state.tokens.remove(id) {
             self.records.push(stored::revoked_token(&token.id));
         }
+    }
+
+    /// Takes the place of what was known of the number.
+    pub(super) fn put_replica_number(&mut self, number: ReplicaNumber) {
+        self.records.push(stored::replica_number(&number));
+        self.state.replicas.insert(number.id, number);
     }
 
     pub(super) fn remove_external(&mut self, id: &ExternalId) {

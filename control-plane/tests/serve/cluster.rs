@@ -113,6 +113,7 @@ impl Cluster {
                 advertise_peer: peer.peer_endpoint.clone(),
                 data_dir: dir.path().join(peer.id.to_string()),
                 initial_cluster: peers.clone(),
+                join: None,
                 tls: identity.as_ref().map(|identity| TlsFiles {
                     dir: identity.folder(&Principal::Replica(peer.id)),
                     authority_key: identity

@@ -27,13 +27,18 @@ fn sbxorch() -> Command {
     command
 }
 
+/// An address of loopback's that no other test has.
+fn host(number: u8) -> String {
+    let [a, b] = u16::try_from(std::process::id() % 60_000)
+        .expect("it is small")
+        .to_be_bytes();
+    format!("127.{}.{b}.{}", 1 + a, 250 - number)
+}
+
 impl Process {
     /// Not part of a cluster yet. `number` is unique among the tests of this file.
     fn start(number: u8) -> Self {
-        let [a, b] = u16::try_from(std::process::id() % 60_000)
-            .expect("it is small")
-            .to_be_bytes();
-        let host = format!("127.{}.{b}.{}", 1 + a, 250 - number);
+        let host = host(number);
         let (endpoint, peer) = (format!("http://{host}:7070"), format!("http://{host}:7071"));
         let dir = tempfile::tempdir().expect("a folder for the test");
         let data = dir.path().join("data").display().to_string();
@@ -65,6 +70,41 @@ impl Process {
 
     fn control(&self) -> ControlClient<Service> {
         ControlClient::new(InterceptedService::new(self.channel(), Bearer(None)))
+    }
+
+    /// One more replica that asks this cluster to take it in, without a number.
+    fn joining(&self, number: u8) -> Self {
+        let host = host(number);
+        let dir = tempfile::tempdir().expect("a folder for the test");
+        let data = dir.path().join("data").display().to_string();
+        let child = sbxorch()
+            .args(["--insecure", "--data-dir", &data, "--join", &self.endpoint])
+            .args([
+                "--listen",
+                &format!("{host}:7070"),
+                "--peer-listen",
+                &format!("{host}:7071"),
+            ])
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the program is there");
+        Self {
+            child,
+            members: String::new(),
+            endpoint: format!("http://{host}:7070"),
+            _dir: dir,
+        }
+    }
+
+    /// Ends it as an administrator does; what it has logged.
+    fn terminate(mut self) -> String {
+        self.signal("TERM");
+        let status = tokio::task::block_in_place(|| self.child.wait()).expect("it ends");
+        let mut log = String::new();
+        let mut stderr = self.child.stderr.take().expect("it is piped");
+        stderr.read_to_string(&mut log).expect("it is text");
+        assert!(status.success(), "{status}: {log}");
+        log
     }
 
     /// Forms the cluster with the program's own command.
@@ -149,19 +189,42 @@ async fn beat(agent: &Agent, times: u64) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn cluster_is_formed_once_and_the_program_stops_well() {
-    let mut process = Process::formed(1).await;
+    let process = Process::formed(1).await;
     let again = process.init();
     assert!(!again.status.success());
     assert!(
         String::from_utf8_lossy(&again.stderr).contains("already"),
         "{again:?}"
     );
-    process.signal("TERM");
-    let status = tokio::task::block_in_place(|| process.child.wait()).expect("it ends");
-    let mut log = String::new();
-    let mut stderr = process.child.stderr.take().expect("it is piped");
-    stderr.read_to_string(&mut log).expect("it is text");
-    assert!(status.success(), "{status}: {log}");
+    process.terminate();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn replica_joins_by_a_url_and_hands_over_when_it_is_terminated() {
+    let first = Process::formed(3).await;
+    let second = first.joining(4);
+    let voters = async |process: &Process| -> Vec<u64> {
+        let asked = process
+            .control()
+            .cluster(wire::ClusterRequest { stale: false })
+            .await;
+        let replicas = asked
+            .map(|answer| answer.into_inner().replicas)
+            .unwrap_or_default();
+        replicas.iter().filter(|r| r.voter).map(|r| r.id).collect()
+    };
+    let joined = async {
+        while voters(&second).await != [1, 2] {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    within("a second voter", joined).await;
+    // The leader hands over before it ends, and nothing goes wrong by it.
+    let log = first.terminate();
+    assert!(log.contains("another replica leads to=2"), "{log}");
+    assert!(!log.contains("ERROR"), "{log}");
+    let log = second.terminate();
+    assert!(!log.contains("ERROR"), "{log}");
 }
 
 #[test]

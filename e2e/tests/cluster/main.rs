@@ -9,6 +9,7 @@ mod gvisor;
 mod isolation;
 mod lifecycle;
 mod logs;
+mod members;
 mod network;
 mod replicas;
 mod secure;

@@ -12,17 +12,19 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
+use tokio::runtime::Runtime;
+use tokio::task::JoinHandle;
 
 /// How long the contract lets a write wait for a new leader, with room for a machine that builds meanwhile.
 const FAILOVER: Duration = Duration::from_secs(5);
 
 /// How the cluster is reached, as its administrator.
-fn context_of(cluster: &Cluster) -> context::File {
+pub(crate) fn context_of(cluster: &Cluster) -> context::File {
     let path = cluster.dir().join("identity").join(context::FILE);
     context::File::read(&path).expect("the cluster has an identity")
 }
 
-fn runtime() -> tokio::runtime::Runtime {
+pub(crate) fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -95,7 +97,8 @@ fn read_on_any_replica_sees_what_was_acknowledged_before_it() {
 }
 
 /// Applies from several clients at once, while the leader is taken away.
-struct Writers {
+#[derive(Default)]
+pub(crate) struct Writers {
     stop: AtomicBool,
     written: AtomicUsize,
     acknowledged: Mutex<BTreeMap<String, u64>>,
@@ -105,7 +108,7 @@ struct Writers {
 impl Writers {
     const CLIENTS: usize = 4;
 
-    async fn run(self: Arc<Self>, context: context::File) {
+    pub(crate) async fn run(self: Arc<Self>, context: context::File) {
         let clients = (0..Self::CLIENTS).map(|n| self.clone().client(n, context.clone()));
         futures::future::join_all(clients).await;
     }
@@ -132,6 +135,48 @@ impl Writers {
             self.written.fetch_add(1, Ordering::Relaxed);
         }
     }
+
+    /// Waits for so many writes more.
+    #[track_caller]
+    pub(crate) fn go_on(&self, count: usize, running: &JoinHandle<()>) {
+        let (begun, goal) = (Instant::now(), self.written.load(Ordering::Relaxed) + count);
+        while self.written.load(Ordering::Relaxed) < goal {
+            assert!(begun.elapsed() < LONG, "writes have stopped");
+            assert!(!running.is_finished(), "a writer has failed");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// Ends them, and compares what was acknowledged with what is there. How many there are, and the longest.
+    #[track_caller]
+    pub(crate) fn settle(
+        &self,
+        runtime: &Runtime,
+        running: JoinHandle<()>,
+        context: &context::File,
+    ) -> (usize, Duration) {
+        self.stop.store(true, Ordering::Relaxed);
+        runtime.block_on(running).expect("all writers ended well");
+        let acknowledged = self.acknowledged.lock().expect("whole").clone();
+        let client = Client::of(context, LONG).expect("a client");
+        let request = wire::ListRequest {
+            kind: wire::Kind::Sandbox.into(),
+            ..Default::default()
+        };
+        let there = runtime.block_on(client.list(&request)).expect("listed").items;
+        let there: BTreeMap<String, u64> = there
+            .into_iter()
+            .filter_map(|item| match item.object? {
+                wire::object::Object::Sandbox(s) => Some((s.id, s.uid)),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(
+            there, acknowledged,
+            "what is there is what was acknowledged, made once"
+        );
+        (acknowledged.len(), *self.longest.lock().expect("whole"))
+    }
 }
 
 /// Takes the leader away by `sbxctl dev <verb> leader` during a stream of applies and compares what was
@@ -141,56 +186,18 @@ fn check_leader_lost(verb: &str, back: &str) {
     let cluster = Cluster::up(0, &[]);
     let context = context_of(&cluster);
     let leader = cluster.member_that_is("leader");
-    let writers = Arc::new(Writers {
-        stop: AtomicBool::new(false),
-        written: AtomicUsize::new(0),
-        acknowledged: Mutex::default(),
-        longest: Mutex::default(),
-    });
+    let writers = Arc::new(Writers::default());
     let runtime = runtime();
     let running = runtime.spawn(writers.clone().run(context.clone()));
-    let until = |count: usize| {
-        let begun = Instant::now();
-        while writers.written.load(Ordering::Relaxed) < count {
-            assert!(begun.elapsed() < LONG, "writes have stopped");
-            assert!(!running.is_finished(), "a writer has failed");
-            std::thread::yield_now();
-        }
-    };
-    until(100);
+    writers.go_on(100, &running);
     cluster.run(&format!("dev {verb} {}", leader.name)).ok();
-    let lost = writers.written.load(Ordering::Relaxed);
-    until(lost + 200);
+    writers.go_on(200, &running);
     assert_ne!(cluster.leader(), leader.name);
     cluster.run(back.replace("LEADER", &leader.name).as_str()).ok();
-    until(lost + 400);
-    writers.stop.store(true, Ordering::Relaxed);
-    runtime.block_on(running).expect("all writers ended well");
-
-    let acknowledged = writers.acknowledged.lock().expect("whole").clone();
-    let client = Client::of(&context, LONG).expect("a client");
-    let request = wire::ListRequest {
-        kind: wire::Kind::Sandbox.into(),
-        ..Default::default()
-    };
-    let there = runtime.block_on(client.list(&request)).expect("listed").items;
-    let there: BTreeMap<String, u64> = there
-        .into_iter()
-        .filter_map(|item| match item.object? {
-            wire::object::Object::Sandbox(s) => Some((s.id, s.uid)),
-            _ => None,
-        })
-        .collect();
-    assert_eq!(
-        there, acknowledged,
-        "what is there is what was acknowledged, made once"
-    );
-    let longest = *writers.longest.lock().expect("whole");
+    writers.go_on(200, &running);
+    let (count, longest) = writers.settle(&runtime, running, &context);
     assert!(longest < FAILOVER, "a write waited for {longest:?}");
-    eprintln!(
-        "{verb}: {} writes, the longest took {longest:?}",
-        acknowledged.len()
-    );
+    eprintln!("{verb}: {count} writes, the longest took {longest:?}");
 }
 
 #[test]

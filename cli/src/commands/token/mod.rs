@@ -55,7 +55,13 @@ async fn create(args: &TokenCreateArgs, invocation: &mut Invocation) -> Result<(
         Some("node") => invocation.note(
             "Good for one node: start its agent with `sbxlet --join-token TOKEN --server ...`, or SBX_JOIN_TOKEN",
         ),
-        Some(_) => invocation.note("Good for one replica."),
+        Some(_) => invocation.note(format_args!(
+            "Good for one replica: start it with an empty data folder as
+  sbxorch --join {servers} --join-token TOKEN --listen ADDRESS:7070 --peer-listen ADDRESS:7071 \\
+          --advertise URL --advertise-peer PEER_URL
+or with SBX_JOIN_TOKEN; `sbxctl cluster members` shows how it catches up",
+            servers = invocation.servers()?.join(",")
+        )),
     }
     Ok(())
 }

@@ -6,10 +6,12 @@
 //! | `agent` | agents |
 //! | `access` | tokens and certificates |
 //! | `health` | health and reflection, as gRPC's own tools ask for them |
+//! | `cluster` | replicas that come and go |
 //! | `status` | from faults to gRPC statuses, the only such place |
 
 mod access;
 mod agent;
+mod cluster;
 mod control;
 mod health;
 mod status;
@@ -20,6 +22,7 @@ use super::Api;
 use crate::access::{Caller, Denied, Gate};
 use proto::wire::access_server::AccessServer;
 use proto::wire::agent_server::AgentServer;
+use proto::wire::cluster_server::ClusterServer;
 use proto::wire::control_server::ControlServer;
 use tokio_stream::Stream;
 use tonic::service::Routes;
@@ -47,7 +50,9 @@ pub fn add_to(routes: Routes, api: &Api, gate: &Gate, health: &Health) -> Routes
     let agent = AgentServer::new(agent::AgentService(api.sessions().clone()));
     let access = AccessServer::new(access::AccessService(gate.clone()));
     let routes = health.add_to(routes);
+    let cluster = ClusterServer::new(cluster::ClusterService(api.clone()));
     routes
+        .add_service(cluster.max_decoding_message_size(MAX_REQUEST_BYTES))
         .add_service(access.max_decoding_message_size(MAX_REQUEST_BYTES))
         .add_service(control.max_decoding_message_size(MAX_REQUEST_BYTES))
         .add_service(agent.max_decoding_message_size(MAX_REQUEST_BYTES))

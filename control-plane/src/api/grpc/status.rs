@@ -2,7 +2,7 @@
 
 use crate::access::{Denied, JoinError};
 use crate::api::Fault;
-use crate::raft::{Leader, ProposeError, ReadError};
+use crate::raft::{Leader, MemberError, ProposeError, ReadError};
 use crate::session::{RelayError, SessionError};
 use prost::Message;
 use proto::wire::{self, error_detail::Detail, rejected::Code as Rejection};
@@ -32,6 +32,7 @@ fn plain_status(fault: &Fault) -> Status {
         Fault::Read(ReadError::Overloaded { .. }) => Status::resource_exhausted(message),
         // Another replica may know, or this one in a moment.
         Fault::Read(_) | Fault::Stopping | Fault::Forward { .. } => Status::unavailable(message),
+        Fault::Member(error) => Status::new(member_code(error), message),
         Fault::Init(_) | Fault::NotPlaced(_) | Fault::IsOver { .. } => Status::failed_precondition(message),
         Fault::Relay { source, .. } => {
             let status = relay_status(source);
@@ -116,6 +117,29 @@ fn rejection(rejected: &wire::Rejected) -> Status {
         Rejection::Stale => Status::aborted(message),
         Rejection::Invalid => Status::invalid_argument(message),
         Rejection::Unspecified => Status::internal(message),
+    }
+}
+
+fn member_code(error: &MemberError) -> Code {
+    match error {
+        MemberError::Id | MemberError::Url { .. } => Code::InvalidArgument,
+        MemberError::Unknown(_) => Code::NotFound,
+        MemberError::Removed { .. }
+        | MemberError::Elsewhere { .. }
+        | MemberError::Address { .. }
+        | MemberError::NoAnswer { .. }
+        | MemberError::Foreign { .. }
+        | MemberError::Last(_)
+        | MemberError::NoQuorum { .. }
+        | MemberError::NoSuccessor
+        | MemberError::NoVote(_)
+        | MemberError::Unreachable(_)
+        | MemberError::Refused(_) => Code::FailedPrecondition,
+        MemberError::NotTaken(_) => Code::Aborted,
+        MemberError::NotLeader { .. }
+        | MemberError::Number(_)
+        | MemberError::Undecided
+        | MemberError::Stopped => Code::Unavailable,
     }
 }
 

@@ -91,7 +91,9 @@ pub(super) fn status(fault: &Fault) -> StatusCode {
                 StatusCode::SERVICE_UNAVAILABLE
             }
         },
-        Fault::Init(_) | Fault::NotPlaced(_) | Fault::IsOver { .. } => StatusCode::CONFLICT,
+        Fault::Init(_) | Fault::Member(_) | Fault::NotPlaced(_) | Fault::IsOver { .. } => {
+            StatusCode::CONFLICT
+        }
         Fault::Relay { source, .. } => match source {
             RelayError::Away(_)
             | RelayError::Silent(_)

@@ -5,6 +5,7 @@ mod externals;
 mod nodes;
 mod policy;
 mod ports;
+mod replicas;
 mod requests;
 mod sandboxes;
 mod simulation;

@@ -94,6 +94,7 @@ impl Cluster {
             advertise_peer: peer.peer_endpoint.clone(),
             data_dir: dir.path().join(peer.id.to_string()),
             initial_cluster: peers.clone(),
+            join: None,
             tls: None,
             timings: Timings::default(),
             scheduling: crate::schedule::Policy::Spread,
@@ -123,6 +124,31 @@ impl Cluster {
         cluster
     }
 
+    /// A running replica that belongs to no cluster yet, with the next number of this test.
+    pub(super) async fn newcomer(&mut self) -> wire::Member {
+        let id = self.configs.len() as u64 + 1;
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let endpoint = format!("http://127.0.0.1:{id}");
+        let config = Config {
+            id,
+            listen: endpoint.trim_start_matches("http://").parse().unwrap(),
+            peer_listen: listener.local_addr().unwrap(),
+            advertise: endpoint.clone(),
+            advertise_peer: format!("http://{}", listener.local_addr().unwrap()),
+            data_dir: self._dir.path().join(id.to_string()),
+            initial_cluster: Vec::new(),
+            ..self.configs[0].clone()
+        };
+        self.configs.push(config.clone());
+        self.replicas.push(None);
+        self.start(config.clone(), listener).await;
+        wire::Member {
+            id,
+            peer_endpoint: config.advertise_peer,
+            endpoint,
+        }
+    }
+
     pub(super) async fn start(&mut self, config: Config, listener: TcpListener) {
         let slot = slot(config.id);
         self.replicas[slot] = Some(Running::start(config, listener).await.unwrap());
@@ -145,6 +171,15 @@ impl Cluster {
     pub(super) fn kill(&mut self, id: u64) {
         let running = self.replicas[slot(id)].take().unwrap();
         self.ends.push(running.end());
+    }
+
+    /// Whether it starts at all, from its disk.
+    pub(super) async fn try_start(&mut self, id: u64) -> Result<(), StartError> {
+        let config = self.configs[slot(id)].clone();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let running = Running::start(config, listener).await?;
+        self.replicas[slot(id)] = Some(running);
+        Ok(())
     }
 
     /// Again, from its disk and at its address.

@@ -5,5 +5,6 @@ mod failover;
 mod formation;
 mod lag;
 mod load;
+mod members;
 
 use cluster::{Cluster, external, external_id, has};

@@ -1,0 +1,126 @@
+//! Replicas that come and go while everything goes on.
+
+use super::replicas::{Writers, context_of, runtime};
+use super::{LONG, await_log, manifest};
+use e2e::cluster::Cluster;
+use serde_json::Value;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Numbers of the voters.
+fn voters(cluster: &Cluster) -> Vec<u64> {
+    let text = cluster.run("cluster members -o json").ok();
+    let members: Value = serde_json::from_str(&text).expect("it is JSON");
+    let replicas = members["replicas"].as_array().expect("a list").iter();
+    replicas
+        .filter(|replica| replica["role"] != "learner")
+        .map(|replica| replica["id"].as_u64().expect("a number"))
+        .collect()
+}
+
+/// A replica that was removed stops by itself.
+#[track_caller]
+fn await_end(cluster: &Cluster, name: &str) {
+    let begun = Instant::now();
+    while cluster.member(name).process != "dead" {
+        assert!(begun.elapsed() < LONG, "{name} runs on");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+#[test]
+fn cluster_grows_replaces_a_dead_replica_and_shrinks_while_writes_and_sandboxes_go_on() {
+    let cluster = Cluster::up(1, &["--replicas", "1"]);
+    let script = "i=0; while true; do i=$((i+1)); echo beat $i; sleep 0.2; done";
+    cluster.apply(&manifest("steady", script, ""), &["--wait"]).ok();
+    let first = cluster.member("replica-1");
+    let mut context = context_of(&cluster);
+    // Those that are to come as well: a client's list is an administrator's.
+    let address = |n: u64| first.address.replace(".11", &format!(".1{n}"));
+    context.servers = (1..=6).map(|n| format!("https://{}:7070", address(n))).collect();
+    let writers = Arc::new(Writers::default());
+    let runtime = runtime();
+    let running = runtime.spawn(writers.clone().run(context.clone()));
+    writers.go_on(50, &running);
+
+    for n in 2..=5 {
+        let told = cluster.run("dev add replica").ok();
+        assert!(told.contains(&format!("replica-{n} joined")), "{told}");
+        writers.go_on(20, &running);
+    }
+    assert_eq!(voters(&cluster), [1, 2, 3, 4, 5]);
+    // It has its certificate: no token is needed any more.
+    cluster.run("dev restart replica-3").ok();
+    writers.go_on(20, &running);
+
+    // One dies for good, and another takes its place.
+    let dead = (2..=5)
+        .map(|n| format!("replica-{n}"))
+        .find(|name| *name != cluster.leader())
+        .expect("one follows");
+    cluster.run(&format!("dev kill {dead}")).ok();
+    std::fs::remove_dir_all(cluster.dir().join(&dead).join("data")).expect("its disk is gone");
+    let told = cluster.run("dev add replica").ok();
+    assert!(told.contains("replica-6 joined"), "{told}");
+    let number = dead.trim_start_matches("replica-");
+    cluster.run(&format!("cluster remove {number}")).ok();
+    writers.go_on(20, &running);
+    let back = cluster.member(&dead);
+    cluster
+        .run(&format!(
+            "cluster add {number}=https://{0}:7071=https://{0}:7070",
+            back.address
+        ))
+        .fails(1, "never used again; the next free one is 7");
+
+    // The leader is no exception.
+    let leader = cluster.leader();
+    let number = leader.trim_start_matches("replica-");
+    cluster.run(&format!("cluster remove {number}")).ok();
+    await_end(&cluster, &leader);
+    writers.go_on(20, &running);
+    for gone in voters(&cluster).into_iter().rev().skip(1) {
+        cluster.run(&format!("cluster remove {gone}")).ok();
+        writers.go_on(20, &running);
+        await_end(&cluster, &format!("replica-{gone}"));
+    }
+    let left = voters(&cluster);
+    assert_eq!(left, [6]);
+    cluster.run("cluster remove 6").fails(1, "the last voter");
+    cluster
+        .run("cluster transfer-leader")
+        .fails(1, "no other voter can be reached");
+
+    // The agent knew replica 1 alone when it began.
+    cluster.wait("node/agent-1", "state=Ready", LONG).ok();
+    await_log(&cluster, "steady", "beat");
+    assert_eq!(cluster.get("sandbox", "steady")["status"]["phase"], "Running");
+    cluster.run("delete sandbox steady --wait").ok();
+    let (count, longest) = writers.settle(&runtime, running, &context);
+    eprintln!("{count} writes amid changes of the membership, the longest took {longest:?}");
+}
+
+#[test]
+fn leadership_moves_where_it_is_wanted() {
+    let cluster = Cluster::up(0, &[]);
+    let leader = cluster.leader();
+    let to = (1..=3)
+        .find(|n| format!("replica-{n}") != leader)
+        .expect("there are three");
+    let told = cluster.run(&format!("cluster transfer-leader --to {to}")).ok();
+    assert_eq!(told.trim(), format!("replica/{to} leads"));
+    assert_eq!(cluster.leader(), format!("replica-{to}"));
+    // Asked again, it is so already.
+    cluster.run(&format!("cluster transfer-leader --to {to}")).ok();
+    cluster.run("cluster transfer-leader").ok();
+    assert_ne!(cluster.leader(), format!("replica-{to}"));
+    cluster
+        .run("cluster transfer-leader --to 9")
+        .fails(1, "no member");
+    let table = cluster.run("cluster members").ok();
+    assert!(table.starts_with("ID   ROLE"), "{table}");
+    assert!(table.contains(":7071"), "{table}");
+    cluster
+        .run("cluster add 1=https://10.0.0.9:7071=https://10.0.0.9:7070")
+        .fails(1, "is a member already");
+}
