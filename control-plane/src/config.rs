@@ -130,6 +130,11 @@ pub struct Settings {
     #[arg(long, env = "SBX_ENDED_RETENTION", value_name = "TIME", global = true)]
     pub ended_retention: Option<Span>,
 
+    /// Remove a replica that could not be reached for this long, once a newer one has taken its place and all others
+    /// answer. The leader's counts [default: never]
+    #[arg(long, env = "SBX_REMOVE_DEAD_AFTER", value_name = "TIME", global = true)]
+    pub remove_dead_after: Option<Span>,
+
     /// Where sandboxes go among the nodes that fit: `spread` prefers the one with most left, `binpack` the one with
     /// least. The leader's counts [default: spread]
     #[arg(long, env = "SBX_SCHEDULING", value_name = "POLICY", global = true)]
@@ -197,6 +202,8 @@ pub struct Timings {
     pub node_grace: Duration,
     pub node_lease: Duration,
     pub ended_retention: Duration,
+    /// `None`: a dead replica is an administrator's affair.
+    pub remove_dead_after: Option<Duration>,
 }
 
 impl Default for Timings {
@@ -207,6 +214,7 @@ impl Default for Timings {
             node_grace: Duration::from_secs(10),
             node_lease: Duration::from_secs(60),
             ended_retention: Duration::from_secs(3600),
+            remove_dead_after: None,
         }
     }
 }
@@ -306,6 +314,7 @@ impl Settings {
             node_grace: self.node_grace.or(other.node_grace),
             node_lease: self.node_lease.or(other.node_lease),
             ended_retention: self.ended_retention.or(other.ended_retention),
+            remove_dead_after: self.remove_dead_after.or(other.remove_dead_after),
             scheduling: self.scheduling.or(other.scheduling),
             create_rate: self.create_rate.or(other.create_rate),
             create_burst: self.create_burst.or(other.create_burst),
@@ -345,6 +354,7 @@ impl Settings {
             node_grace: Some(Span(times.node_grace)),
             node_lease: Some(Span(times.node_lease)),
             ended_retention: Some(Span(times.ended_retention)),
+            remove_dead_after: None,
             scheduling: Some(Policy::default()),
             create_rate: Some(limits.create_rate),
             create_burst: Some(limits.create_burst),
@@ -422,6 +432,7 @@ impl Settings {
             node_grace: given.node_grace.map_or(times.node_grace, |s| s.0),
             node_lease: given.node_lease.map_or(times.node_lease, |s| s.0),
             ended_retention: given.ended_retention.map_or(times.ended_retention, |s| s.0),
+            remove_dead_after: given.remove_dead_after.map(|s| s.0),
         };
         if timings.node_grace <= timings.heartbeat {
             problems.push(Problem::Order {

@@ -114,7 +114,7 @@ impl Client {
                         Verdict::Final | Verdict::Untrusted(_) => {
                             return Err(ClientError::refused(act, &status));
                         }
-                        Verdict::Redirect(_) | Verdict::Retry => break text(&status),
+                        Verdict::Redirect(_) | Verdict::Retry | Verdict::Later(_) => break text(&status),
                     },
                 }
             };

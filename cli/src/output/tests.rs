@@ -214,6 +214,7 @@ fn cluster_in_a_table_shows_roles_and_lag() {
         term: 4,
         last_applied: 100,
         answered_by: 1,
+        removed: Vec::new(),
     });
     let expected = "
 ID   ROLE       REACHABLE   MATCHED   LAG   ENDPOINT

@@ -6,6 +6,7 @@
 //! | `placing` | gives pending sandboxes their nodes, or the reason why not |
 //! | `expiry` | deletes what has outlived its TTL or its retention |
 //! | `draining` | gives up what is left on a node when the time of its drain is over |
+//! | `replacing` | takes a dead replica out once another has come in its place (pure rule) |
 //! | `nodes` | declares nodes NotReady, Lost and Ready again |
 //! | `instruments` | how long placing takes, for Prometheus |
 //! | `attention` | for how long a node was silent while this process was able to hear it (pure) |
@@ -18,6 +19,7 @@ mod expiry;
 mod instruments;
 mod nodes;
 mod placing;
+mod replacing;
 
 pub use instruments::Instruments;
 
@@ -91,6 +93,7 @@ impl Controller {
             draining::run(&self.replica),
             expiry::run(&self.replica, self.timings.ended_retention),
             nodes::run(&self.replica, &self.liveness, &attention, &self.timings),
+            replacing::run(&self.replica, self.timings.remove_dead_after),
             attention::beat(&attention),
         );
     }

@@ -31,6 +31,8 @@ const CHANGE_TIMEOUT: Duration = Duration::from_secs(10);
 const CHANGE_PAUSE: Duration = Duration::from_millis(20);
 /// For the first word of a replica that is to be taken in.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(3);
+/// For a replica that can be reached to be heard of: some heartbeats.
+const HEARING: Duration = Duration::from_secs(1);
 /// A learner has caught up when it needs no longer than this for all that was written while it caught up before: as a
 /// voter it then holds nobody up for longer than an election would (Raft's dissertation, 4.2.1).
 const ROUND: Duration = Duration::from_millis(300);
@@ -102,7 +104,7 @@ fn not_leader(leader: Option<&Leader>) -> String {
 }
 
 /// Where somebody is told how a change goes on; full: he is told the next time.
-pub type Progress = mpsc::Sender<wire::ReplicaProgress>;
+pub type CatchingUp = mpsc::Sender<wire::ReplicaProgress>;
 
 /// Changes the membership. Clones share it.
 #[derive(Debug, Clone)]
@@ -172,7 +174,7 @@ impl Members {
         &self,
         id: u64,
         learner: bool,
-        progress: &Progress,
+        progress: &CatchingUp,
     ) -> Result<(), MemberError> {
         let caught_up = tokio::select! {
             caught_up = self.catch_up(id, progress) => caught_up?,
@@ -213,7 +215,7 @@ impl Members {
         };
         let voters = self.voters()?;
         if voters.contains(&id) {
-            self.check_rest(id, &voters, force)?;
+            self.check_rest(id, &voters, force).await?;
             if id == self.id {
                 drop(changing);
                 // The next leader removes this one: whoever asks is led there.
@@ -412,25 +414,34 @@ impl Members {
         })
     }
 
-    /// Whether those that are left could go on.
-    fn check_rest(&self, id: u64, voters: &BTreeSet<u64>, force: bool) -> Result<(), MemberError> {
+    /// Whether those that are left could go on. A leader that was just elected hears of them within a heartbeat.
+    async fn check_rest(&self, id: u64, voters: &BTreeSet<u64>, force: bool) -> Result<(), MemberError> {
         let rest: BTreeSet<u64> = voters.iter().copied().filter(|other| *other != id).collect();
         if rest.is_empty() {
             return Err(MemberError::Last(id));
         }
-        let reachable = rest.intersection(&self.reachable()).count();
-        if !force && reachable <= rest.len() / 2 {
-            return Err(MemberError::NoQuorum {
-                id,
-                voters: rest.len(),
-                reachable,
-            });
+        let heard = || rest.intersection(&self.reachable()).count();
+        let enough = rest.len() / 2 + 1;
+        let mut metrics = self.raft.metrics();
+        let hearing = async {
+            while heard() < enough {
+                if metrics.changed().await.is_err() {
+                    return;
+                }
+            }
+        };
+        if force || tokio::time::timeout(HEARING, hearing).await.is_ok() {
+            return Ok(());
         }
-        Ok(())
+        Err(MemberError::NoQuorum {
+            id,
+            voters: rest.len(),
+            reachable: heard(),
+        })
     }
 
     /// Rounds, each up to where the log ended at its begin, until one is short.
-    async fn catch_up(&self, id: u64, progress: &Progress) -> Result<wire::ReplicaProgress, MemberError> {
+    async fn catch_up(&self, id: u64, progress: &CatchingUp) -> Result<wire::ReplicaProgress, MemberError> {
         let mut metrics = self.raft.metrics();
         loop {
             let begun = clock::instant();

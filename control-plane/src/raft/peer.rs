@@ -23,6 +23,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
 use tonic::service::interceptor::InterceptedService;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -39,6 +40,8 @@ pub(super) struct PeerService {
     pub(super) succession: Succession,
     pub(super) replicated: Arc<Replicated>,
     pub(super) dismissal: Dismissal,
+    /// Replication streams end by themselves when this replica is to stop, and not by their leader.
+    pub(super) stopping: CancellationToken,
 }
 
 /// Serves the other replicas until `shutdown`.
@@ -79,21 +82,22 @@ impl wire::raft_server::Raft for PeerService {
         let succession = self.succession.clone();
         let dismissal = self.dismissal.clone();
         let mut leader = None;
-        let requests =
-            tokio_stream::StreamExt::map_while(request.into_inner(), move |request| match request {
-                Ok(request) => {
-                    dismissal.heard();
-                    leader = request.vote.map(|vote| vote.node_id);
-                    message::append_from(request)
-                        .inspect_err(|e| tracing::warn!(leader, "a malformed request to append: {e}"))
-                        .ok()
-                }
-                Err(broken) => {
-                    tracing::debug!(leader, "a replication stream has broken off: {broken}");
-                    leader.into_iter().for_each(|leader| succession.broken(leader));
-                    None
-                }
-            });
+        let requests = request.into_inner();
+        let requests = requests.take_until(self.stopping.clone().cancelled_owned());
+        let requests = tokio_stream::StreamExt::map_while(requests, move |request| match request {
+            Ok(request) => {
+                dismissal.heard();
+                leader = request.vote.map(|vote| vote.node_id);
+                message::append_from(request)
+                    .inspect_err(|e| tracing::warn!(leader, "a malformed request to append: {e}"))
+                    .ok()
+            }
+            Err(broken) => {
+                tracing::debug!(leader, "a replication stream has broken off: {broken}");
+                leader.into_iter().for_each(|leader| succession.broken(leader));
+                None
+            }
+        });
         let answers = self.raft.stream_append(requests).map(|answer| match answer {
             Ok(result) => Ok(message::appended(&result)),
             Err(fatal) => Err(stopped(&fatal)),

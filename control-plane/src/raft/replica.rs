@@ -10,7 +10,7 @@ use super::instruments::Instruments;
 use super::leadership::{self, Leader, Leadership};
 use super::link::{Lane, Links};
 use super::log_store::LogStore;
-use super::members::{self, MemberError, Members, Progress};
+use super::members::{self, CatchingUp, MemberError, Members};
 use super::network::Network;
 use super::peer::{self, PeerService};
 use super::propose::{Proposals, ProposeError};
@@ -147,6 +147,7 @@ impl Replica {
             succession: Succession::start(id, raft.clone()),
             replicated: replicated.clone(),
             dismissal: dismissal.clone(),
+            stopping: CancellationToken::new(),
         };
         let own = Member {
             peer_endpoint: config.advertise_peer.clone(),
@@ -325,7 +326,7 @@ impl Replica {
         &self,
         id: u64,
         learner: bool,
-        progress: &Progress,
+        progress: &CatchingUp,
     ) -> Result<(), MemberError> {
         self.0.members.promote(id, learner, progress).await
     }
@@ -406,9 +407,6 @@ impl Replica {
 
     /// Stops at once, as a crash would, but for what the operating system cleans up.
     pub(super) async fn stop(&self) {
-        if let Err(e) = self.0.raft.shutdown().await {
-            tracing::error!("consensus has not ended well: {e}");
-        }
         let server = self
             .0
             .server
@@ -418,12 +416,15 @@ impl Replica {
         if let Some(server) = server {
             server.stop().await;
         }
+        if let Err(e) = self.0.raft.shutdown().await {
+            tracing::error!("consensus has not ended well: {e}");
+        }
     }
 }
 
 impl Server {
     fn start(listener: TcpListener, security: Security, service: PeerService) -> Self {
-        let stop = CancellationToken::new();
+        let stop = service.stopping.clone();
         let stopped = stop.clone().cancelled_owned();
         let task = tokio::spawn(async move {
             if let Err(e) = peer::serve(listener, security, service, stopped).await {
@@ -435,7 +436,7 @@ impl Server {
 
     async fn stop(mut self) {
         self.stop.cancel();
-        // Replication streams don't end by themselves.
+        // Snapshots that arrive don't end by themselves.
         if tokio::time::timeout(DRAIN_TIMEOUT, &mut self.task).await.is_err() {
             self.task.abort();
             let _ = self.task.await;

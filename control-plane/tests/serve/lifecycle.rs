@@ -14,6 +14,7 @@ fn short() -> Timings {
         node_grace: Duration::from_millis(600),
         node_lease: Duration::from_millis(1_800),
         ended_retention: Duration::from_millis(300),
+        ..Timings::default()
     }
 }
 

@@ -124,3 +124,29 @@ fn leadership_moves_where_it_is_wanted() {
         .run("cluster add 1=https://10.0.0.9:7071=https://10.0.0.9:7070")
         .fails(1, "is a member already");
 }
+
+#[test]
+fn dead_replica_is_removed_by_itself_once_another_has_taken_its_place() {
+    let cluster = Cluster::up(0, &["--replica-arg=--remove-dead-after=2s"]);
+    let dead = cluster.member_that_is("follower").name;
+    cluster.run(&format!("dev kill {dead}")).ok();
+    // Without another one it stays, however long.
+    std::thread::sleep(Duration::from_secs(3));
+    assert_eq!(voters(&cluster), [1, 2, 3]);
+    cluster.run("dev add replica").ok();
+    let number: u64 = dead.trim_start_matches("replica-").parse().expect("a number");
+    let begun = Instant::now();
+    while voters(&cluster).contains(&number) {
+        assert!(begun.elapsed() < LONG, "it is still a member");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    assert_eq!(voters(&cluster).len(), 3);
+    // It comes back, finds out, and stops for good.
+    let back = cluster.run(&format!("dev restart {dead}"));
+    if back.code == 0 {
+        await_end(&cluster, &dead);
+    }
+    cluster
+        .run(&format!("dev restart {dead}"))
+        .fails(1, "was removed from its cluster");
+}

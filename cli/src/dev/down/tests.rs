@@ -73,6 +73,7 @@ impl Hosts {
             dir: dir.path().join("cluster"),
             subnet: Subnet([0, 0, 0]),
             replicas,
+            joined: Vec::new(),
             agents,
             replica_program: "/bin/sleep".into(),
             agent_program: "/bin/sleep".into(),
