@@ -9,7 +9,8 @@ use crate::runtime::cgroup::Cgroups;
 use crate::runtime::image::ImageStore;
 use crate::runtime::monitor::Nursery;
 use crate::runtime::network::Network;
-use libcontainer::oci_spec::runtime::Capabilities;
+use crate::runtime::seccomp::Filters;
+use oci_spec::runtime::Capabilities;
 use proto::id::Uid;
 use proto::spec::Runtime;
 use std::path::{Path, PathBuf};
@@ -53,6 +54,8 @@ pub struct HostSettings {
     /// From the start of a sandbox's monitor to that of all its containers.
     pub start_timeout: Duration,
     pub gvisor_platform: GvisorPlatform,
+    /// Filters of system calls, made once for all containers.
+    pub filters: Arc<Filters>,
     /// What a container can be given at most.
     pub available: Capabilities,
     /// The kernel enforces AppArmor profiles.

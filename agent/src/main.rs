@@ -62,7 +62,7 @@ enum Command {
     Copy(agent::runtime::copy::Task),
     /// Starts a process in a container of the built-in runtime; started by its monitor
     #[command(hide = true)]
-    Enter(agent::runtime::process::Tenant),
+    Enter(agent::runtime::process::Enter),
 }
 
 #[derive(Debug, Subcommand)]
@@ -74,7 +74,7 @@ enum ConfigCommand {
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let done = match arguments.command {
-        Some(Command::Enter(tenant)) => return agent::runtime::process::enter(&tenant),
+        Some(Command::Enter(enter)) => return agent::runtime::process::enter(&enter),
         Some(Command::Nursery { .. }) => return agent::runtime::monitor::nursery_main(),
         Some(Command::Copy(task)) => return agent::runtime::copy::main(&task),
         Some(Command::Config {

@@ -276,6 +276,7 @@ fn host_settings(config: &Config, boot_id: String) -> Result<HostSettings, RunEr
         default_runtime: config.default_runtime,
         start_timeout: config.start_timeout,
         gvisor_platform: config.gvisor_platform,
+        filters: Arc::default(),
         available: available_capabilities()?,
         apparmor: node::has_apparmor(),
         open_files,
@@ -326,7 +327,7 @@ fn single(address: IpAddr) -> Cidr {
     }
 }
 
-/// `native libcontainer 0.7.0, runc 1.1.5`
+/// `native 0.1.0, runc 1.1.5`
 fn versions(found: &[RuntimeInfo]) -> String {
     let one = |info: &RuntimeInfo| format!("{} {}", info.runtime, info.version);
     found.iter().map(one).collect::<Vec<_>>().join(", ")

@@ -12,7 +12,7 @@ use crate::runtime::image::Image;
 use crate::runtime::namespace::Pins;
 use crate::runtime::process;
 use crate::runtime::{seccomp, user};
-use libcontainer::oci_spec::runtime::LinuxSeccomp;
+use oci_spec::runtime::LinuxSeccomp;
 use proto::budget;
 use proto::id::Uid;
 use proto::spec::{Container, Profile, Runtime, SandboxSpec, SecurityOpt};
@@ -165,8 +165,8 @@ fn render(
         containers: input.spec.containers.len(),
     };
     let pins = Pins::below(&host::pins(&input.dir));
-    // What libcontainer does within the container's cgroup takes some 15 ms of cpu time: a container of a tenth of a
-    // processor would wait for most of its first period.
+    // What the built-in runtime does within the container's cgroup takes some milliseconds of cpu time, for which a
+    // container of a hundredth of a processor would wait for many periods.
     let runtime = input.spec.runtime.unwrap_or(input.settings.default_runtime);
     let cpu = (runtime == Runtime::Native).then(|| bundle::cpu_quota(container.resource.cpu));
     let spec = bundle::render(&BundleInput {
@@ -201,6 +201,13 @@ fn render(
     let path = own.bundle.join("config.json");
     spec.save(&path)
         .map_err(|source| Failure::SaveSpec { path, source })?;
+    if runtime == Runtime::Native {
+        let written = input.settings.filters.write(&spec, &own.bundle);
+        written.map_err(|source| Failure::Filter {
+            container: container.name.clone(),
+            source: Box::new(source),
+        })?;
+    }
     Ok(wire::MonitoredContainer {
         name: container.name.to_string(),
         bundle: text(&own.bundle),

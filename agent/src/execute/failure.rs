@@ -10,10 +10,10 @@ use crate::runtime::monitor::MonitorError;
 use crate::runtime::namespace::NamespaceError;
 use crate::runtime::network::NetworkError;
 use crate::runtime::probe::ProbeFailure;
-use crate::runtime::seccomp::SeccompError;
+use crate::runtime::seccomp::{FilterError, SeccompError};
 use crate::runtime::user::UserError;
 use crate::sealed::SealedError;
-use libcontainer::oci_spec::OciSpecError;
+use oci_spec::OciSpecError;
 use proto::convert::ConvertError;
 use proto::id::Name;
 use proto::status::Reason;
@@ -41,6 +41,11 @@ pub(crate) enum Failure {
     Seccomp {
         container: Name,
         source: Box<SeccompError>,
+    },
+    #[error("container {container}: {source}")]
+    Filter {
+        container: Name,
+        source: Box<FilterError>,
     },
     #[error(transparent)]
     Bundle(#[from] BundleError),
@@ -71,9 +76,11 @@ impl Failure {
     fn reason(&self) -> Reason {
         match self {
             Self::Image { source, .. } if !source.is_of_node() => Reason::ImagePullFailed,
-            Self::User { .. } | Self::Seccomp { .. } | Self::Bundle(_) | Self::StartTimeout(_) => {
-                Reason::StartFailed
-            }
+            Self::User { .. }
+            | Self::Seccomp { .. }
+            | Self::Filter { .. }
+            | Self::Bundle(_)
+            | Self::StartTimeout(_) => Reason::StartFailed,
             Self::Probe(_) => Reason::ProbeFailed,
             Self::Image { .. }
             | Self::Namespace(_)

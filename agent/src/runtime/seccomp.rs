@@ -2,10 +2,14 @@
 //! v0.3.0), as data: a call that is not listed fails with EPERM.
 //!
 //! Pure, but for [`load`], which reads a profile from the agent's own folder. Called by [`super::bundle`] and
-//! by who prepares its input.
+//! by who prepares its input. [`filter`] makes instructions for the kernel of a profile.
 
-use libcontainer::oci_spec::OciSpecError;
-use libcontainer::oci_spec::runtime::{
+mod filter;
+
+pub use filter::{FilterError, Filters, compiled};
+
+use oci_spec::OciSpecError;
+use oci_spec::runtime::{
     Arch, Capabilities, Capability, LinuxSeccomp, LinuxSeccompAction, LinuxSeccompArg,
     LinuxSeccompArgBuilder, LinuxSeccompBuilder, LinuxSeccompOperator, LinuxSyscall, LinuxSyscallBuilder,
 };

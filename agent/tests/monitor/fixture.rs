@@ -9,6 +9,7 @@ use agent::runtime::files::{self, ContainerFiles, SandboxFiles};
 use agent::runtime::image::ImageConfig;
 use agent::runtime::logs::{self, Query, Source};
 use agent::runtime::monitor::{self, Launch, Monitor, Nursery};
+use agent::runtime::seccomp::Filters;
 use agent::runtime::user::User;
 use agent::runtime::{namespace, process};
 use futures::StreamExt;
@@ -205,8 +206,10 @@ impl Sandbox {
             apparmor: false,
             open_files: 1_024,
         });
-        let config = own.bundle.join("config.json");
-        rendered.expect("rendered").save(config).expect("saved");
+        let rendered = rendered.expect("rendered");
+        rendered.save(own.bundle.join("config.json")).expect("saved");
+        let filters = Filters::default();
+        filters.write(&rendered, &own.bundle).expect("a filter");
     }
 
     fn ns(&self) -> PathBuf {

@@ -4,6 +4,7 @@ use super::*;
 use agent::runtime::monitor::Nursery;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use std::os::fd::AsRawFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -77,4 +78,32 @@ async fn nursery_ends_with_its_agent_and_its_monitors_go_on() {
     assert_eq!(found.state().borrow().phase(), MonitorPhase::Running);
     found.stop(Duration::ZERO).await.expect("stopped");
     assert_eq!(ended(&monitor).await.phase(), MonitorPhase::Ended);
+}
+
+/// A container's first process is a monitor's until its program takes its place. Through `/proc/PID/exe` a program could
+/// replace the agent's file with its own, which the node's root would run next (CVE-2019-5736).
+#[tokio::test]
+async fn program_of_monitors_cannot_be_written_to_by_anybody_who_sees_them() {
+    let sandbox = Sandbox::new(Runtime::Native, r#"name: c, args: [sleep, "600"]"#);
+    // One that runs for nobody else.
+    let program = sandbox.folder.path().join("program");
+    std::fs::copy(env!("CARGO_BIN_EXE_sbxlet"), &program).expect("copied");
+    let nursery = Arc::new(Nursery::of(program.clone()));
+    let monitor = started(&sandbox, &nursery).await;
+    let seen = nix::fcntl::open(
+        format!("/proc/{}/exe", pid(&monitor)).as_str(),
+        nix::fcntl::OFlag::O_PATH,
+        nix::sys::stat::Mode::empty(),
+    );
+    let seen = seen.expect("root sees it");
+    monitor.stop(Duration::ZERO).await.expect("stopped");
+    assert_eq!(ended(&monitor).await.phase(), MonitorPhase::Ended);
+    drop((monitor, nursery));
+    // Not in use any more, so that this alone keeps it.
+    let opened = std::fs::File::options()
+        .write(true)
+        .open(format!("/proc/self/fd/{}", seen.as_raw_fd()));
+    let kind = opened.expect_err("refused").kind();
+    assert_eq!(kind, std::io::ErrorKind::ReadOnlyFilesystem);
+    assert!(std::fs::File::options().write(true).open(&program).is_ok());
 }

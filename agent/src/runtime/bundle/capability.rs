@@ -1,7 +1,7 @@
 //! Which capabilities a container holds: Docker's default set, with what it adds and drops.
 
 use super::{BundleError, BundleInput};
-use libcontainer::oci_spec::runtime::{Capabilities, Capability};
+use oci_spec::runtime::{Capabilities, Capability};
 use proto::policy::DEFAULT_CAPABILITIES;
 use std::path::PathBuf;
 use std::str::FromStr;

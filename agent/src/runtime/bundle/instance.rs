@@ -5,8 +5,8 @@
 //! what the containers may have, and of every tmpfs once, for ENOSPC to come first.
 
 use super::{Cgroup, Namespaces, SPEC_VERSION, resources};
-use libcontainer::oci_spec::OciSpecError;
-use libcontainer::oci_spec::runtime::{
+use oci_spec::OciSpecError;
+use oci_spec::runtime::{
     Linux, LinuxNamespaceBuilder, LinuxNamespaceType, LinuxResourcesBuilder, ProcessBuilder, RootBuilder,
     Spec, SpecBuilder,
 };

@@ -27,8 +27,8 @@ pub use resources::{CpuQuota, cpu_quota};
 use super::image::ImageConfig;
 use super::seccomp;
 use super::user::User;
-use libcontainer::oci_spec::OciSpecError;
-use libcontainer::oci_spec::runtime::{
+use oci_spec::OciSpecError;
+use oci_spec::runtime::{
     Capabilities, Linux, LinuxNamespace, LinuxNamespaceBuilder, LinuxNamespaceType, LinuxSeccomp,
     RootBuilder, Spec, SpecBuilder,
 };

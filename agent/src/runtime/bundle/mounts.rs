@@ -1,8 +1,8 @@
 //! What the container sees where: the kernel's own filesystems, its `/tmp`, volumes and a few files of `/etc`.
 
 use super::{BundleError, BundleInput, assemble};
-use libcontainer::oci_spec::OciSpecError;
-use libcontainer::oci_spec::runtime::{Mount, MountBuilder};
+use oci_spec::OciSpecError;
+use oci_spec::runtime::{Mount, MountBuilder};
 use proto::spec::TmpfsOptions;
 use std::path::Path;
 

@@ -1,8 +1,8 @@
 //! The container's first process: what it runs, as whom, with which environment and limits.
 
 use super::{BundleError, BundleInput, assemble, resources};
-use libcontainer::oci_spec::OciSpecError;
-use libcontainer::oci_spec::runtime::{
+use oci_spec::OciSpecError;
+use oci_spec::runtime::{
     Capabilities, LinuxCapabilitiesBuilder, PosixRlimit, PosixRlimitBuilder, PosixRlimitType, Process,
     ProcessBuilder, UserBuilder,
 };

@@ -1,8 +1,8 @@
 //! What the container's cgroup allows: memory, cpu, processes and devices.
 
 use super::{BundleError, BundleInput, assemble};
-use libcontainer::oci_spec::OciSpecError;
-use libcontainer::oci_spec::runtime::{
+use oci_spec::OciSpecError;
+use oci_spec::runtime::{
     LinuxCpu, LinuxCpuBuilder, LinuxDeviceCgroup, LinuxDeviceCgroupBuilder, LinuxDeviceType, LinuxMemory,
     LinuxMemoryBuilder, LinuxPids, LinuxPidsBuilder, LinuxResources, LinuxResourcesBuilder,
 };

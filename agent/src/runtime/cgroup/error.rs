@@ -26,6 +26,11 @@ pub enum CgroupError {
         value: String,
         source: io::Error,
     },
+    #[error(
+        "cannot restrict the devices of the cgroup {}: {source}; the kernel needs CONFIG_CGROUP_BPF, and the agent \
+         CAP_BPF", path.display()
+    )]
+    Devices { path: PathBuf, source: io::Error },
     #[error("{} has no {what}", path.display())]
     Malformed { path: PathBuf, what: &'static str },
     #[error(

@@ -6,6 +6,7 @@
 //! | `detect` | which version this machine has, and where |
 //! | `v1` | a tree per controller |
 //! | `v2` | the unified tree |
+//! | `devices` | which devices a group of version 2 may open, as a program of the kernel's |
 //! | `hybrid` | controllers of version 1 beside a unified tree that has none of use |
 //! | `tree` | files and folders of one tree |
 //! | `kill` | the end of all processes of a group |
@@ -17,6 +18,7 @@
 //! `execute`, `observe` and the monitor.
 
 mod detect;
+mod devices;
 mod error;
 mod hybrid;
 mod kill;
@@ -35,6 +37,7 @@ use proto::id::Name;
 use proto::units::Bytes;
 use std::collections::BTreeSet;
 use std::fmt;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use v1::Hierarchies;
 use v2::Unified;
@@ -54,6 +57,33 @@ pub struct SandboxLimits {
     pub memory: Bytes,
     /// Processes and threads; >= 1.
     pub pids: u64,
+}
+
+/// What a container may use, of a group that is its own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ContainerLimits {
+    pub memory: Bytes,
+    /// Processes and threads; >= 1.
+    pub pids: u64,
+    pub cpu: CpuShare,
+    /// Which devices may be opened; every other may not.
+    pub devices: Vec<DeviceRule>,
+}
+
+/// Of the processors' time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CpuShare {
+    /// Weight where there is too little for all: 1,024 for a core; 2 to 262,144.
+    pub shares: u64,
+    /// At most this in each period, both in microseconds; `None`: limited later, or not at all.
+    pub quota: Option<(u64, u64)>,
+}
+
+/// Character devices of a major number, or the one with that minor number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DeviceRule {
+    pub major: u32,
+    pub minor: Option<u32>,
 }
 
 /// What a group and all below it use.
@@ -153,6 +183,39 @@ impl Cgroups {
                 tracing::warn!(%fault, "cannot undo the creation of a cgroup");
             }
         })
+    }
+
+    /// Makes the group of a container, below that of its sandbox, and limits it. Idempotent.
+    ///
+    /// # Errors
+    /// [`CgroupError`] with the path and what could not be done there.
+    pub fn create_container(&self, path: &Path, limits: &ContainerLimits) -> Result<(), CgroupError> {
+        match &self.trees {
+            Trees::V1(v1) | Trees::Hybrid(Hybrid { v1, .. }) => v1.create_container(path, limits),
+            Trees::V2(v2) => v2.create_container(path, limits),
+        }
+    }
+
+    /// The group as the kernel lets a process begin in it: without the wait that moving it there takes. `None` on
+    /// version 1, where it must [`Self::join`], which waits for nobody there.
+    ///
+    /// # Errors
+    /// [`CgroupError::Read`] where there is no such group.
+    pub fn birthplace(&self, path: &Path) -> Result<Option<File>, CgroupError> {
+        match &self.trees {
+            Trees::V1(_) | Trees::Hybrid(_) => Ok(None),
+            Trees::V2(v2) => v2.open(path).map(Some),
+        }
+    }
+
+    /// What a container is shown of its own groups: the controllers of each tree, such as `cpu,cpuacct`, by which
+    /// mount(2) knows it; none: the unified one.
+    #[must_use]
+    pub fn trees_for_containers(&self) -> Vec<String> {
+        match &self.trees {
+            Trees::V1(v1) | Trees::Hybrid(Hybrid { v1, .. }) => v1.used(),
+            Trees::V2(_) => Vec::new(),
+        }
     }
 
     /// Called some milliseconds before an OCI runtime, or [`Self::add_process`], moves a process, and aside from it,

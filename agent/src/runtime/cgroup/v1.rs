@@ -2,7 +2,7 @@
 
 use super::kill::{self, Freezer};
 use super::oom::OomWatch;
-use super::{CgroupError, SandboxLimits, Usage, prime, tree};
+use super::{CgroupError, ContainerLimits, DeviceRule, SandboxLimits, Usage, prime, tree};
 use nix::unistd::Pid;
 use std::path::{Path, PathBuf};
 
@@ -10,10 +10,11 @@ pub(super) const MEMORY: &str = "memory";
 const CPU: &str = "cpu";
 const CPUACCT: &str = "cpuacct";
 const PIDS: &str = "pids";
+const DEVICES: &str = "devices";
 const CPUSET: &str = "cpuset";
 const FREEZER: &str = "freezer";
 /// The first six are needed, the others are used where they are there.
-const USED: [&str; 8] = [MEMORY, CPU, CPUACCT, PIDS, "devices", FREEZER, "blkio", CPUSET];
+const USED: [&str; 8] = [MEMORY, CPU, CPUACCT, PIDS, DEVICES, FREEZER, "blkio", CPUSET];
 const NEEDED: usize = 6;
 
 const LIMIT: &str = "memory.limit_in_bytes";
@@ -117,6 +118,43 @@ impl Hierarchies {
             tree::write(&memory, LIMIT_WITH_SWAP, &limit)?;
         }
         tree::write(&self.group(PIDS, path)?, "pids.max", &limits.pids.to_string())
+    }
+
+    pub(super) fn create_container(&self, path: &Path, limits: &ContainerLimits) -> Result<(), CgroupError> {
+        self.make_below(path)?;
+        let memory = self.group(MEMORY, path)?;
+        let limit = limits.memory.0.to_string();
+        tree::write(&memory, LIMIT, &limit)?;
+        if self.swap_accounted() {
+            tree::write(&memory, LIMIT_WITH_SWAP, &limit)?;
+        }
+        tree::write(
+            &self.group(CPU, path)?,
+            "cpu.shares",
+            &limits.cpu.shares.to_string(),
+        )?;
+        if let Some((quota_us, period_us)) = limits.cpu.quota {
+            self.limit_cpu(path, quota_us, period_us)?;
+        }
+        tree::write(&self.group(PIDS, path)?, "pids.max", &limits.pids.to_string())?;
+        let devices = self.group(DEVICES, path)?;
+        tree::write(&devices, "devices.deny", "a")?;
+        // Anything may be made a node, as Docker has it, and not be opened.
+        let make = ["c *:* m", "b *:* m"].map(str::to_owned);
+        let open = limits.devices.iter().map(|DeviceRule { major, minor }| {
+            let minor = minor.map_or("*".to_owned(), |minor| minor.to_string());
+            format!("c {major}:{minor} rwm")
+        });
+        for rule in make.into_iter().chain(open) {
+            tree::write(&devices, "devices.allow", &rule)?;
+        }
+        Ok(())
+    }
+
+    /// The controllers of each tree that is used.
+    pub(super) fn used(&self) -> Vec<String> {
+        let used = self.all.iter().filter(|h| h.is_used());
+        used.map(|h| h.controllers.join(",")).collect()
     }
 
     pub(super) fn add_process(&self, path: &Path, pid: Pid) -> Result<(), CgroupError> {

@@ -2,9 +2,10 @@
 
 use super::kill::{self, Freezer};
 use super::oom::OomWatch;
-use super::{CgroupError, SandboxLimits, Usage, prime, tree};
+use super::{CgroupError, ContainerLimits, SandboxLimits, Usage, devices, prime, tree};
 use nix::unistd::Pid;
 use std::collections::BTreeSet;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
 const NEEDED: [&str; 3] = ["memory", "cpu", "pids"];
@@ -76,6 +77,26 @@ impl Unified {
         hand_on(&folder)
     }
 
+    pub(super) fn create_container(&self, path: &Path, limits: &ContainerLimits) -> Result<(), CgroupError> {
+        self.make(path)?;
+        let folder = tree::at(&self.root, path)?;
+        tree::write(&folder, MEMORY_MAX, &limits.memory.0.to_string())?;
+        if folder.join(SWAP_MAX).exists() {
+            tree::write(&folder, SWAP_MAX, "0")?;
+        }
+        tree::write(&folder, "cpu.weight", &weight(limits.cpu.shares).to_string())?;
+        if let Some((quota_us, period_us)) = limits.cpu.quota {
+            self.limit_cpu(path, quota_us, period_us)?;
+        }
+        tree::write(&folder, "pids.max", &limits.pids.to_string())?;
+        devices::allow_only(&folder, &limits.devices)
+    }
+
+    pub(super) fn open(&self, path: &Path) -> Result<File, CgroupError> {
+        let path = tree::at(&self.root, path)?;
+        File::open(&path).map_err(|source| CgroupError::Read { path, source })
+    }
+
     pub(super) fn add_process(&self, path: &Path, pid: Pid) -> Result<(), CgroupError> {
         tree::write(&tree::at(&self.root, path)?, tree::PROCS, &pid.to_string())
     }
@@ -125,6 +146,11 @@ impl Unified {
             memory_bytes: tree::single(&folder, "memory.current")?,
         })
     }
+}
+
+/// The shares of version 1, 2 to 262,144, on version 2's scale of 1 to 10,000; as the OCI runtimes do.
+fn weight(shares: u64) -> u64 {
+    1 + (shares.clamp(2, 262_144) - 2) * 9_999 / 262_142
 }
 
 /// Lets the groups below `folder` have what they need.

@@ -8,12 +8,13 @@ use super::MonitorError;
 use super::request::{self, Request};
 use super::title;
 use crate::runtime::sys::pidfd::PidFd;
+use crate::runtime::sys::tree::{Copy, Restrictions, restrict};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, setsockopt, socketpair, sockopt};
 use nix::sys::time::TimeVal;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -92,7 +93,8 @@ impl Nursery {
         let kind = SockType::SeqPacket;
         let (own, its) = socketpair(AddressFamily::Unix, kind, None, SockFlag::SOCK_CLOEXEC)?;
         setsockopt(&own, sockopt::ReceiveTimeout, &TimeVal::new(ANSWER_SECONDS, 0))?;
-        let process = Command::new(&self.program)
+        let program = locked(&self.program)?;
+        let process = Command::new(format!("/proc/self/fd/{}", program.as_fd().as_raw_fd()))
             .arg0("sbxlet")
             .arg("nursery")
             .arg(OsStr::new(&title::room()))
@@ -118,6 +120,18 @@ impl Nursery {
             source,
         }
     }
+}
+
+/// The program where nobody can write to it, not even root through `/proc/PID/exe`: monitors become containers, and a
+/// container's program may be one that reads or writes its own file.
+fn locked(program: &Path) -> io::Result<Copy> {
+    let copy = Copy::of(program, false)?;
+    let read_only = Restrictions {
+        set: libc::MOUNT_ATTR_RDONLY,
+        clear: 0,
+    };
+    restrict(copy.as_fd(), read_only, false)?;
+    Ok(copy)
 }
 
 impl Running {

@@ -5,9 +5,7 @@
 //! | file | owns |
 //! |---|---|
 //! | `available` | which of them this node has |
-//! | `native` | the built-in one: libcontainer, in process |
-//! | `executor` | the last step of `native` in the container, and word of how it went |
-//! | `tenant` | a further process in a container of `native`, by a process beside the monitor |
+//! | `native` | the built-in one |
 //! | `cli` | `runc` and those that have its command line |
 //! | `runsc` | gVisor: all containers of a sandbox in one instance of its kernel |
 //! | `program` | how such a program is run |
@@ -15,17 +13,16 @@
 
 mod available;
 mod cli;
-mod executor;
 mod native;
 mod program;
 mod runsc;
-mod tenant;
 mod words;
 
 pub use available::runtimes;
+pub use native::{Enter, enter};
 pub use runsc::INSTANCE;
-pub use tenant::{Tenant, main as enter};
 
+use crate::runtime::cgroup::Cgroups;
 use crate::runtime::sys::wait::Ended;
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
@@ -188,7 +185,8 @@ pub(crate) fn reason(log: &Path) -> String {
     words::Words::of(log).last()
 }
 
-/// The runtime `kind`. Keeps its state below `root`, which is its own, and writes to the file `log`.
+/// The runtime `kind`. Keeps its state below `root`, which is its own, and writes to the file `log`; `cgroups` are the
+/// machine's.
 ///
 /// # Errors
 /// [`RuntimeError::Make`], [`RuntimeError::NoInstance`].
@@ -197,13 +195,14 @@ pub fn open(
     instance: Option<Instance<'_>>,
     root: &Path,
     log: &Path,
+    cgroups: &Cgroups,
 ) -> Result<Box<dyn Runtime>, RuntimeError> {
     std::fs::create_dir_all(root).map_err(|source| RuntimeError::Make {
         path: root.to_owned(),
         source,
     })?;
     Ok(match kind {
-        spec::Runtime::Native => Box::new(native::Native::open(root, log)?),
+        spec::Runtime::Native => Box::new(native::Native::new(cgroups.clone())),
         spec::Runtime::Runc | spec::Runtime::Crun => {
             Box::new(cli::CommandLine::new(kind, Vec::new(), root, log))
         }

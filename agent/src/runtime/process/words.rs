@@ -1,14 +1,9 @@
-//! What a runtime says where it fails. Command lines write JSON lines to a log of their own; libcontainer emits
-//! events, which are written as lines to the same place, here.
+//! What a runtime says where it fails: JSON lines in a log, as its command line writes them.
 
 use serde_json::Value;
-use std::fmt::{self, Write as _};
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
-use tracing::field::{Field, Visit};
-use tracing::span::{Attributes, Id, Record};
-use tracing::{Event, Level, Metadata, Subscriber};
 
 /// What is read of one step's words.
 const MAX_READ: u64 = 16 << 10;
@@ -83,65 +78,10 @@ fn cut(mut words: String) -> String {
     words
 }
 
-/// One write a line: the processes share the file.
-fn write_line(mut log: &File, message: &str) -> io::Result<()> {
+/// Says it in `log`, as the last and outermost error. One write a line: processes may share the file.
+pub(super) fn tell(mut log: &File, message: &str) -> io::Result<()> {
     let line = serde_json::json!({"level": "error", "msg": message});
     log.write_all(format!("{line}\n").as_bytes())
-}
-
-/// Says it in `log`, as the last and outermost error.
-pub(super) fn tell(log: &Path, message: &str) -> io::Result<()> {
-    write_line(&File::options().create(true).append(true).open(log)?, message)
-}
-
-/// Writes libcontainer's errors to a file. Also in the processes that it forks, up to the program's start.
-#[derive(Debug)]
-pub(super) struct Listener {
-    file: File,
-}
-
-impl Listener {
-    pub(super) fn new(file: File) -> Self {
-        Self { file }
-    }
-}
-
-impl Subscriber for Listener {
-    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        *metadata.level() == Level::ERROR
-    }
-
-    fn event(&self, event: &Event<'_>) {
-        let mut line = Line::default();
-        event.record(&mut line);
-        // Nobody could be told of a failure.
-        let _ = write_line(&self.file, &format!("{}{}", line.message, line.fields));
-    }
-
-    fn new_span(&self, _: &Attributes<'_>) -> Id {
-        Id::from_u64(1)
-    }
-
-    fn record(&self, _: &Id, _: &Record<'_>) {}
-    fn record_follows_from(&self, _: &Id, _: &Id) {}
-    fn enter(&self, _: &Id) {}
-    fn exit(&self, _: &Id) {}
-}
-
-#[derive(Debug, Default)]
-struct Line {
-    message: String,
-    fields: String,
-}
-
-impl Visit for Line {
-    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        // Writing to a string does not fail.
-        let _ = match field.name() {
-            "message" => write!(self.message, "{value:?}"),
-            name => write!(self.fields, " {name}={value:?}"),
-        };
-    }
 }
 
 #[cfg(test)]
@@ -172,14 +112,12 @@ mod tests {
     }
 
     #[test]
-    fn events_become_lines_that_are_found_again() {
+    fn what_is_told_is_found_again() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("log");
         let file = File::create(&path).expect("made");
-        tracing::subscriber::with_default(Listener::new(file), || {
-            tracing::warn!("no error");
-            tracing::error!(path = ?Path::new("/x"), "cannot {}", "mount");
-        });
-        assert_eq!(Words::of(&path).errors(), ["cannot mount path=\"/x\""]);
+        tell(&file, "inner \"x\"").expect("told");
+        tell(&file, "outer\nof two lines").expect("told");
+        assert_eq!(Words::of(&path).errors(), ["inner \"x\"", "outer\nof two lines"]);
     }
 }

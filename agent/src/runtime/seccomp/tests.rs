@@ -2,7 +2,7 @@
 //! has them as `default.json` of `github.com/moby/profiles/seccomp` v0.3.0 states them.
 
 use super::default_profile;
-use libcontainer::oci_spec::runtime::{Capabilities, Capability};
+use oci_spec::runtime::{Capabilities, Capability};
 use proto::policy::DEFAULT_CAPABILITIES;
 use serde_json::Value;
 use std::collections::BTreeSet;

@@ -3,7 +3,7 @@
 mod runc;
 
 use super::*;
-use libcontainer::oci_spec::runtime::{Capability, LinuxSeccompAction};
+use oci_spec::runtime::{Capability, LinuxSeccompAction};
 use proto::budget;
 use proto::spec::{Manifest, SandboxSpec};
 use serde_json::{Value, json};

@@ -17,10 +17,33 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 /// An event that must come comes within this.
 const SOON_MS: u16 = 10_000;
+
 const LIMITS: SandboxLimits = SandboxLimits {
     memory: Bytes(64 * MIB),
     pids: 100,
 };
+
+/// Half a processor, and two kinds of devices.
+fn container_limits() -> ContainerLimits {
+    ContainerLimits {
+        memory: Bytes(1 << 20),
+        pids: 10,
+        cpu: CpuShare {
+            shares: 1_024,
+            quota: Some((50_000, 100_000)),
+        },
+        devices: vec![
+            DeviceRule {
+                major: 1,
+                minor: Some(3),
+            },
+            DeviceRule {
+                major: 136,
+                minor: None,
+            },
+        ],
+    }
+}
 
 /// A parent group of a test's own, removed with all in it however the test ends.
 struct Parent {

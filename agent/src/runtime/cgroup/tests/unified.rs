@@ -185,3 +185,54 @@ fn processes_in_the_real_tree_are_killed_by_signals_where_the_kernel_is_older() 
     assert_eq!(parent.populated(&parent.path), 0);
     assert_eq!(shell.output().status.signal(), Some(9));
 }
+
+#[test]
+fn container_is_limited_and_its_shares_become_a_weight() {
+    let tree = tree(&["", "sandboxd", "sandboxd/7", "sandboxd/7/c-a"]);
+    for file in ["cpu.weight", "cpu.max"] {
+        fs::write(tree.path().join("sandboxd/7/c-a").join(file), "").expect("written");
+    }
+    let unified = Unified::at(tree.path());
+    let mut limits = container_limits();
+    // A folder takes no program for its devices, which is the last step.
+    let fault = unified.create_container(Path::new("/sandboxd/7/c-a"), &limits);
+    assert!(matches!(fault, Err(CgroupError::Devices { .. })), "{fault:?}");
+    check_file(&tree, "sandboxd/7/c-a/memory.max", "1048576");
+    check_file(&tree, "sandboxd/7/c-a/memory.swap.max", "0");
+    check_file(&tree, "sandboxd/7/c-a/pids.max", "10");
+    check_file(&tree, "sandboxd/7/c-a/cpu.weight", "39");
+    check_file(&tree, "sandboxd/7/c-a/cpu.max", "50000 100000");
+    for (shares, weight) in [(2, "1"), (262_144, "10000"), (0, "1"), (u64::MAX, "10000")] {
+        limits.cpu.shares = shares;
+        unified
+            .create_container(Path::new("/sandboxd/7/c-a"), &limits)
+            .expect_err("no devices");
+        check_file(&tree, "sandboxd/7/c-a/cpu.weight", weight);
+    }
+}
+
+#[test]
+fn devices_that_are_not_allowed_cannot_be_opened_in_the_real_tree() {
+    let Some(parent) = real() else {
+        return;
+    };
+    let group = parent.path.join("c-devices");
+    parent.cgroups.make(&group).expect("made");
+    let folder = parent.folders(&group)[0].clone();
+    let rules = container_limits().devices;
+    crate::runtime::cgroup::devices::allow_only(&folder, &rules).expect("restricted");
+    let nodes = tempfile::tempdir().expect("a folder");
+    let script = format!(
+        "cd {}; for d in 'n 1 3' 'k 1 11' 't 136 7'; do set -- $d; mknod $1 c $2 $3 && echo made; done; \
+         (: < n) && echo null; (: < k) || echo no kmsg; (: < t) 2>&1 | grep -c ermitted; (: < /dev/zero) || echo no zero",
+        nodes.path().display()
+    );
+    let shell = Shell::start(&parent, &group, &script);
+    let output = shell.output();
+    let said = String::from_utf8_lossy(&output.stdout);
+    // There is no such terminal, which is another error than that it is forbidden.
+    assert_eq!(
+        said, "made\nmade\nmade\nnull\nno kmsg\n0\nno zero\n",
+        "{output:?}"
+    );
+}

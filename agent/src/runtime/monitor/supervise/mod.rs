@@ -96,7 +96,13 @@ fn supervise(dir: &Path, cgroups: Cgroups) -> Result<(), SuperviseError> {
         bundle: Path::new(&instance.bundle),
         platform: &instance.platform,
     });
-    let runtime = process::open(kind, instance, &files::runtime(dir), &files::runtime_log(dir))?;
+    let runtime = process::open(
+        kind,
+        instance,
+        &files::runtime(dir),
+        &files::runtime_log(dir),
+        &cgroups,
+    )?;
     let mut sandbox = Sandbox::new(dir, spec, state, cgroups, runtime, agents)?;
     sandbox.start();
     sandbox.watch()?;
