@@ -24,6 +24,8 @@ pub enum Failure {
     Invalid { faults: String, count: usize },
     #[error("read {}: {source}", path.display())]
     ReadFile { path: PathBuf, source: std::io::Error },
+    #[error("write {}: {source}", path.display())]
+    WriteFile { path: PathBuf, source: std::io::Error },
     #[error("no manifest in {}: files are taken that end in .yaml, .yml or .json", path.display())]
     EmptyFolder { path: PathBuf },
     #[error(transparent)]
@@ -84,6 +86,7 @@ impl Failure {
             Self::Client(error) if error.is_timeout() => EXIT_TIMEOUT,
             Self::Several { code, .. } | Self::Exited(code) => *code,
             Self::ReadFile { .. }
+            | Self::WriteFile { .. }
             | Self::EmptyFolder { .. }
             | Self::Client(_)
             | Self::NeverComes(_)

@@ -5,6 +5,7 @@
 mod values;
 
 use crate::admission::Limits;
+use crate::raft::{IdentityError, data_owner};
 use crate::schedule::Policy;
 use clap::Args;
 use identity::folder;
@@ -229,6 +230,8 @@ pub enum ConfigError {
         path: PathBuf,
         source: Box<toml::de::Error>,
     },
+    #[error(transparent)]
+    Data(#[from] IdentityError),
     #[error("cannot show the settings: {0}")]
     Print(#[from] toml::ser::Error),
     #[error("the settings cannot be used:\n{}", .0.iter().map(|p| format!("  {p}")).collect::<Vec<_>>().join("\n"))]
@@ -369,6 +372,19 @@ impl Settings {
     /// [`ConfigError::Print`] where a value has no TOML form, such as a path that is not UTF-8.
     pub fn to_toml(&self) -> Result<String, ConfigError> {
         Ok(toml::to_string_pretty(self)?)
+    }
+
+    /// With the number that the data folder is for, where none is given.
+    ///
+    /// # Errors
+    /// [`ConfigError::Data`]
+    pub fn or_owner(mut self) -> Result<Self, ConfigError> {
+        if self.id.is_none()
+            && let Some(dir) = self.clone().or_defaults().data_dir
+        {
+            self.id = data_owner(&dir)?;
+        }
+        Ok(self)
     }
 
     /// Checks the settings, with defaults where they say nothing.

@@ -3,12 +3,14 @@
 use anyhow::Context;
 use clap::{Parser, Subcommand};
 use control_plane::config::{Config, LogFormat, Peer, Settings};
+use control_plane::raft;
+use control_plane::security::certify;
 use control_plane::serve;
 use identity::credentials::Credentials;
 use identity::dial::Dialer;
 use proto::wire::{self, control_client::ControlClient};
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
@@ -40,6 +42,14 @@ enum Command {
     /// Set up a cluster
     #[command(subcommand)]
     Cluster(ClusterCommand),
+    /// Make a new cluster of a backup, as the data folder of its one replica. --data-dir must not be there yet;
+    /// --advertise and --advertise-peer are its addresses; --id is by default the next number that the old cluster did
+    /// not use. Agents of the old cluster come by themselves where they find this replica at an address they know
+    Restore {
+        /// What `sbxctl cluster backup` has written
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -92,9 +102,10 @@ fn run(cli: Cli) -> anyhow::Result<()> {
             let members = settings.initial_cluster.unwrap_or_default();
             runtime()?.block_on(init(server, &members, &dialer))
         }
+        Some(Command::Restore { file }) => restore(&file, settings),
         None => {
             log(&settings)?;
-            let config = settings.check()?;
+            let config = settings.or_owner()?.check()?;
             runtime()?.block_on(replica(config))
         }
     }
@@ -136,6 +147,47 @@ async fn replica(config: Config) -> anyhow::Result<()> {
     let replica = serve::start(config).await?;
     tracing::info!(address = %replica.address(), "serving users and agents");
     replica.run(stop).await?;
+    Ok(())
+}
+
+fn restore(file: &Path, settings: Settings) -> anyhow::Result<()> {
+    let id = settings.id;
+    // Any number will do to check the rest.
+    let config = Settings {
+        id: Some(id.unwrap_or(1)),
+        initial_cluster: Some(Vec::new()),
+        join: Some(Vec::new()),
+        ..settings
+    }
+    .check()?;
+    let own = (config.advertise_peer.clone(), config.advertise.clone());
+    let restored = raft::restore(file, &config.data_dir, id, own)?;
+    let id = restored.id;
+    let certified = match &config.tls {
+        Some(files) => certify(files, id, &[&config.advertise, &config.advertise_peer])?,
+        None => true,
+    };
+    let mut out = std::io::stdout();
+    let taken = std::time::UNIX_EPOCH + Duration::from_millis(restored.taken_at_ms);
+    writeln!(
+        out,
+        "restored {} sandboxes and {} nodes as of {} into {}, as replica {id}",
+        restored.sandboxes,
+        restored.nodes,
+        humantime::format_rfc3339_seconds(taken),
+        config.data_dir.display()
+    )?;
+    if !certified {
+        writeln!(
+            out,
+            "It has no certificate, and there is no authority's key to make one: give it one of replica/{id}."
+        )?;
+    }
+    writeln!(
+        out,
+        "Start it with the same settings, without --initial-cluster; further replicas join it, see `sbxctl token create \
+         --join-replica`. Replicas of the old cluster must not be started again."
+    )?;
     Ok(())
 }
 

@@ -3,7 +3,7 @@
 //! `access`'s. Called by `serve` and by `raft`, which dials other replicas.
 
 use crate::clock;
-use crate::config::Config;
+use crate::config::{Config, TlsFiles};
 use axum::http::Uri;
 use identity::authority::{Authority, AuthorityError, Unsigned};
 use identity::credentials::{Credentials, CredentialsError};
@@ -224,6 +224,36 @@ impl Tls {
         write(self.credentials.folder(), &unsigned.key, &chain)?;
         Ok(true)
     }
+}
+
+/// Gives the replica of the number `id` a certificate for the hosts of `urls`, signed with the authority's key, where the
+/// folder has none of that number; `false`: it has none, and neither has it the key.
+///
+/// # Errors
+/// [`SecurityError`]
+pub fn certify(files: &TlsFiles, id: u64, urls: &[&str]) -> Result<bool, SecurityError> {
+    if let Ok(there) = Credentials::open(&files.dir)
+        && there.principal() == Principal::Replica(id)
+    {
+        return Ok(true);
+    }
+    let key = match folder::read_secret(&files.authority_key) {
+        Ok(key) => key,
+        Err(error) if error.is_not_found() => return Ok(false),
+        Err(error) => return Err(error.into()),
+    };
+    let failed = |source| SecurityError::Authority {
+        path: files.authority_key.clone(),
+        source,
+    };
+    let certificate = folder::read(&files.dir.join(folder::AUTHORITY))?;
+    let now = clock::wall();
+    let authority = Authority::open(&certificate, &key, now).map_err(failed)?;
+    let issued = authority
+        .issue(&Principal::Replica(id), &hosts(urls), now)
+        .map_err(failed)?;
+    write(&files.dir, &issued.key, &issued.chain)?;
+    Ok(true)
 }
 
 /// The hosts of URLs, each once.

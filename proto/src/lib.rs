@@ -13,10 +13,12 @@
 //! | [`policy`] | what a cluster refuses although the manifest is well-formed |
 //! | [`document`] | objects as JSON and YAML, for the REST interface and the command line |
 //! | [`relay`] | the messages of a conversation between a user and something in a sandbox |
+//! | [`backup`] | the form of a backup's file |
 //! | [`convert`] | the only file that sees both `wire` and `spec` |
 //!
 //! Nothing here does I/O or reads a clock.
 
+pub mod backup;
 pub mod budget;
 pub mod convert;
 pub mod document;

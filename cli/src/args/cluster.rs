@@ -31,6 +31,8 @@ pub enum ClusterCommand {
         #[arg(value_name = "N", required = true)]
         ids: Vec<u64>,
     },
+    /// Write all that the cluster knows into a file, of which `sbxorch restore` makes a new cluster.
+    Backup(ClusterBackupArgs),
     /// Let another replica lead, as before the leader's machine is switched off.
     TransferLeader {
         /// The replica that shall lead; by default the one that is best prepared.
@@ -73,6 +75,24 @@ pub struct ClusterRemoveArgs {
     /// Also where those that are left can't reach a quorum: nothing can be written then until they can.
     #[arg(long)]
     pub force: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+The file holds what was acknowledged before the command began, with checksums. It is written beside its place and takes
+its name when it is whole and on stable storage. Nobody else can read it: it holds what sandboxes were given, and hashes
+of tokens. Images, logs and the files of sandboxes are not part of it, nor the authority's key.
+
+Examples:
+  sbxctl cluster backup cluster-$(date +%F).backup
+  sbxctl cluster backup last-resort.backup --stale       from one replica, where no quorum is left")]
+pub struct ClusterBackupArgs {
+    /// The file to write; one that is there is replaced.
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// What the replica that is asked has applied, which may lag; works without a quorum.
+    #[arg(long)]
+    pub stale: bool,
 }
 
 /// A replica as it is named on command lines: `N=PEER_URL=URL`.

@@ -3,6 +3,7 @@
 //! | file | owns |
 //! |---|---|
 //! | `access` | what a client shows of itself, and whom it trusts |
+//! | `backup` | the whole state as a stream |
 //! | `endpoint` | addresses of replicas, and the connections that are kept to them |
 //! | `fault` | what a failed attempt means: go to the leader, try again, or give up |
 //! | `members` | replicas taken in and out |
@@ -16,6 +17,7 @@
 //! the local cluster; prints nothing.
 
 mod access;
+mod backup;
 mod converse;
 mod endpoint;
 mod fault;
@@ -26,6 +28,7 @@ mod token;
 mod watch;
 
 pub use access::Access;
+pub use backup::BackupParts;
 pub use converse::{Conversation, Hears, Says};
 pub use endpoint::Endpoint;
 pub use fault::ClientError;

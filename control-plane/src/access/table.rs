@@ -55,6 +55,7 @@ const METHODS: &[(&str, Rule)] = &[
     ("/sandboxd.v1.Cluster/PromoteReplica", AtLeast(Admin)),
     ("/sandboxd.v1.Cluster/RemoveReplica", AtLeast(Admin)),
     ("/sandboxd.v1.Cluster/TransferLeadership", AtLeast(Admin)),
+    ("/sandboxd.v1.Cluster/Backup", AtLeast(Admin)),
     ("/grpc.health.v1.Health/Check", Open),
     ("/grpc.health.v1.Health/Watch", Open),
     (

@@ -2,7 +2,9 @@
 
 use crate::access::{Denied, JoinError};
 use crate::admission::Refused;
-use crate::raft::{InitError, Leader, MemberError, ProposeError, ReadError, TooOld};
+use crate::raft::{
+    CaptureError, InitError, Leader, MemberError, ProposeError, ReadError, SnapshotError, TooOld,
+};
 use crate::session::RelayError;
 use proto::convert::ConvertError;
 use proto::manifest::Faults;
@@ -42,6 +44,10 @@ pub enum Fault {
     Read(#[from] ReadError),
     #[error("cannot form the cluster: {0}")]
     Init(#[from] InitError),
+    #[error("no backup: {0}")]
+    Backup(#[from] CaptureError),
+    #[error("no backup: {0}")]
+    BackupFiles(#[from] SnapshotError),
     #[error("the membership is not changed: {0}")]
     Member(MemberError),
     #[error("sandbox {0} is on no node, so that nothing of it was ever run")]

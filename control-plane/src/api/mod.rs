@@ -7,6 +7,7 @@
 //! | `read` | linearizable and stale reads; what is filled in where an object is shown |
 //! | `heartbeats` | what only the leader knows of nodes |
 //! | `watch` | the present state, then every change |
+//! | `backup` | the whole state as a stream |
 //! | `members` | replicas that come and go |
 //! | `relay` | finds the agent that has a sandbox, for its lines and for those who speak with it |
 //! | `fault` | why a request was not done, for either transport |
@@ -14,6 +15,7 @@
 //!
 //! Holds no state of its own. Called by `serve`.
 
+mod backup;
 mod fault;
 pub mod grpc;
 mod heartbeats;
@@ -24,6 +26,7 @@ pub mod rest;
 mod watch;
 mod write;
 
+pub use backup::Parts;
 pub use fault::Fault;
 pub use members::Steps;
 pub use read::Query;

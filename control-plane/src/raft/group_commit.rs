@@ -13,6 +13,7 @@ use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 use std::thread::JoinHandle;
+use tokio::sync::Notify;
 
 /// Told once what was written before is durable, or that it never will be.
 pub(super) type Callback = IOFlushed<TypeConfig>;
@@ -41,6 +42,8 @@ pub struct SyncProgress(Arc<Counts>);
 struct Counts {
     written: AtomicU64,
     synced: AtomicU64,
+    /// `synced` has grown.
+    grown: Notify,
 }
 
 impl SyncProgress {
@@ -62,6 +65,18 @@ impl SyncProgress {
     /// The first `count` appends are durable.
     pub(super) fn set_synced(&self, count: u64) {
         self.0.synced.store(count, Ordering::Release);
+        self.0.grown.notify_waiters();
+    }
+
+    /// Returns once the first `count` appends are durable; never where the disk has failed.
+    pub(super) async fn until_synced(&self, count: u64) {
+        loop {
+            let grown = self.0.grown.notified();
+            if self.synced() >= count {
+                return;
+            }
+            grown.await;
+        }
     }
 }
 

@@ -166,6 +166,23 @@ impl LogStore {
         Ok(())
     }
 
+    /// Begins an empty log behind `last`, which a state holds already, with a vote; durable at once.
+    pub(super) fn begin_after(&self, vote: &Vote, last: LogId) -> Result<(), StoreError> {
+        let meta = self.log.family(META)?;
+        let mut batch = WriteBatch::default();
+        batch.put_cf(meta, VOTE, codec::seal_message(VOTE, &codec::vote(vote)));
+        let last_id = codec::log_id(&last);
+        batch.put_cf(meta, PURGED, codec::seal_message(PURGED, &last_id));
+        batch.put_cf(meta, COMMITTED, codec::seal_message(COMMITTED, &last_id));
+        self.write(batch)?;
+        self.log.db.flush_wal(true).map_err(failed("sync the log"))?;
+        *self.log.ends() = Ends {
+            purged: Some(last),
+            last: Some(last),
+        };
+        Ok(())
+    }
+
     #[cfg(test)]
     pub(super) fn syncs(&self) -> u64 {
         self.commits.syncs()

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`types`] | openraft's parameters under our names |
 //! | [`codec`] | those types as protobuf, and stored values with their checksum |
+//! | [`restore`] | a backup's file becomes the data folder of a new cluster |
 //! | [`snapshot`] | a snapshot's folder: manifest, files, reading them in pieces |
 //! | [`incoming`] | a snapshot that arrives from another replica |
 //! | [`durable`] | files and folders that survive a power cut |
@@ -60,6 +61,7 @@ pub mod propose;
 pub mod read;
 pub mod replica;
 pub mod replicated;
+pub mod restore;
 mod rocks;
 pub mod snapshot;
 mod state_dir;
@@ -83,5 +85,7 @@ pub use leadership::{Leader, Leadership};
 pub use members::{CatchingUp, MemberError};
 pub use propose::ProposeError;
 pub use read::ReadError;
-pub use replica::{Replica, StartError};
+pub use replica::{CaptureError, Replica, StartError};
 pub use replicated::{ChangeSet, Replicated};
+pub use restore::{RestoreError, Restored, restore};
+pub use snapshot::{SnapshotError, SnapshotFiles};

@@ -16,6 +16,7 @@ use super::peer::{self, PeerService};
 use super::propose::{Proposals, ProposeError};
 use super::read::{ReadError, Reads};
 use super::replicated::Replicated;
+use super::snapshot::SnapshotFiles;
 use super::state_store::StateStore;
 use super::succession::Succession;
 use super::types::{Member, TypeConfig};
@@ -39,6 +40,8 @@ pub(super) type Raft = openraft::Raft<TypeConfig, StateStore>;
 /// For another replica to take over at shutdown: an election at once, some round trips. Past it the cluster
 /// elects by itself.
 pub(super) const HANDOVER_TIMEOUT: Duration = Duration::from_secs(1);
+/// For the log's disk to take what is under way: one sync.
+const SETTLE_TIMEOUT: Duration = Duration::from_secs(10);
 /// For calls of other replicas that are being answered at shutdown.
 const DRAIN_TIMEOUT: Duration = Duration::from_millis(200);
 /// For the leader's word on the cluster; past it this replica tells what it knows itself.
@@ -68,6 +71,17 @@ pub struct Progress {
     pub last_log: u64,
     /// Of the last entry that the newest snapshot covers.
     pub snapshot: u64,
+}
+
+/// Why there is no copy of the state.
+#[derive(Debug, thiserror::Error)]
+pub enum CaptureError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("the disk has not taken within {SETTLE_TIMEOUT:?} what was applied last")]
+    Slow,
+    #[error("this replica has stopped")]
+    Stopped,
 }
 
 /// One replica of the control plane. Clones share it.
@@ -363,6 +377,22 @@ impl Replica {
     /// [`MemberError`], also where the number was removed.
     pub async fn give_number(&self, id: u64, by: String, again: bool) -> Result<(), MemberError> {
         self.0.members.give(id, by, again).await
+    }
+
+    /// All that this replica has applied, as files that go with their last clone.
+    ///
+    /// # Errors
+    /// [`CaptureError`]
+    pub async fn capture(&self) -> Result<SnapshotFiles, CaptureError> {
+        let settling = self.0.raft.with_state_machine(|store| Box::pin(store.settle()));
+        let settled = tokio::time::timeout(SETTLE_TIMEOUT, settling).await;
+        let stored = settled
+            .map_err(|_| CaptureError::Slow)?
+            .map_err(|_| CaptureError::Stopped)??;
+        match tokio::task::spawn_blocking(move || stored.capture()).await {
+            Ok(captured) => Ok(captured?),
+            Err(_) => Err(CaptureError::Stopped),
+        }
     }
 
     /// Whether this replica has a vote, as far as it knows.

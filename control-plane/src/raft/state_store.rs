@@ -117,6 +117,15 @@ impl StateStore {
         });
     }
 
+    /// Writes all that was applied so far, as soon as the log has it; what a checkpoint is taken of then.
+    pub(super) async fn settle(&mut self) -> Result<Arc<Stored>, StoreError> {
+        if let Some(last) = self.unwritten.back() {
+            self.log.until_synced(last.appends).await;
+        }
+        self.write_behind()?;
+        Ok(self.stored.clone())
+    }
+
     /// Writes, in order, the runs whose entries are durable in the log.
     fn write_behind(&mut self) -> Result<(), StoreError> {
         let synced = self.log.synced();

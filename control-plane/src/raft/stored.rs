@@ -5,7 +5,7 @@
 //! Everything here blocks on the disk.
 
 use super::codec;
-use super::database::{self, Database};
+use super::database::{self, Database, Run};
 use super::durable::{self, OwnedDir};
 use super::error::StoreError;
 use super::incoming::Inbox;
@@ -13,7 +13,7 @@ use super::replicated::Replicated;
 use super::snapshot::{self, SnapshotFiles};
 use super::state_dir::StateDir;
 use super::types::SnapshotMeta;
-use crate::state::State;
+use crate::state::{State, Write};
 use proto::wire;
 use std::fs;
 use std::io;
@@ -104,8 +104,22 @@ impl Stored {
         self.current.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A checkpoint, summed and sealed. Entries are applied meanwhile; which it still holds, it says itself.
+    /// A snapshot of now, which becomes the current one.
     pub(super) fn build(&self) -> Result<SnapshotFiles, StoreError> {
+        let built = self.checkpoint()?;
+        self.offer(&built);
+        Ok(built)
+    }
+
+    /// A snapshot of now for a backup: it goes with its last clone.
+    pub(super) fn capture(&self) -> Result<SnapshotFiles, StoreError> {
+        let captured = self.checkpoint()?;
+        captured.retire();
+        Ok(captured)
+    }
+
+    /// A checkpoint, summed and sealed. Entries are applied meanwhile; which it still holds, it says itself.
+    fn checkpoint(&self) -> Result<SnapshotFiles, StoreError> {
         let database = self.database();
         let dir = OwnedDir::temporary(self.dir.snapshot(self.dir.new_number()));
         durable::create_dir(dir.path())?;
@@ -123,9 +137,32 @@ impl Stored {
                 .map(|name| snapshot::measure(&files, name))
                 .collect::<Result<_, _>>()?,
         };
-        let built = self.seal(dir, manifest)?;
-        self.offer(&built);
-        Ok(built)
+        self.seal(dir, manifest)
+    }
+
+    /// Puts a snapshot of another cluster in the place of the state, with what `change` writes over its records, and
+    /// builds the first snapshot of this one. For a store that nobody uses yet.
+    pub(super) fn found<E: From<StoreError>>(
+        &self,
+        snapshot: &SnapshotFiles,
+        change: impl FnOnce(&State) -> Result<(Vec<Write>, SnapshotMeta), E>,
+    ) -> Result<SnapshotMeta, E> {
+        let Prepared {
+            number,
+            database,
+            state,
+            ..
+        } = self.prepare(snapshot, snapshot.meta())?;
+        let (writes, position) = change(&state)?;
+        let mut run = Run::default();
+        run.add(writes);
+        database.write(run, &position)?;
+        database.dir().keep();
+        self.dir.point_to(number)?;
+        let old = std::mem::replace(&mut self.current().database, Arc::new(database));
+        old.dir().retire();
+        self.build()?;
+        Ok(position)
     }
 
     /// Completes a snapshot in a folder of ours. From here on a start finds it.

@@ -12,6 +12,7 @@
 //! | `token` | who may speak to the cluster: tokens, made, used up, revoked |
 //! | `replica` | the numbers of replicas that were given out, or are out of use for ever |
 //! | `requests` | answers kept by request id, so that a retry takes effect once |
+//! | `restored` | what a state becomes that is taken from a backup |
 //! | `stored` | keys and values on disk |
 //! | `invariants` | what must hold between any two commands; for tests |
 //!
@@ -26,6 +27,7 @@ pub mod placement;
 mod replica;
 mod requests;
 pub(crate) mod resting;
+mod restored;
 mod sandbox;
 mod stored;
 mod token;
@@ -36,6 +38,7 @@ pub(crate) use replica::removed_text;
 pub use replica::{Claim, MAX_NUMBERS, ReplicaNumber};
 pub use requests::{MAX_ANSWERS, REMEMBERED};
 pub use resting::{HostPort, PORT_REST};
+pub use restored::Beginning;
 pub use sandbox::expires_at;
 pub use stored::LoadError;
 pub use token::{MAX_TOKENS, Token};

@@ -147,6 +147,50 @@ impl Cluster {
         cluster
     }
 
+    /// Where a replica of this number would be: for others, and for users and agents.
+    pub(crate) fn place(&self, id: u64) -> (String, String) {
+        // Beside the first one, which has the number 1.
+        let first = self.replicas[0].endpoint.trim_end_matches(":7070");
+        let (net, host) = first.rsplit_once('.').expect("an address");
+        let host: u64 = host.parse().expect("a number");
+        let host = format!("{net}.{}", host + id - 1);
+        (format!("{host}:7071"), format!("{host}:7070"))
+    }
+
+    /// One more replica of this number, on what is in its folder. Plain text.
+    pub(crate) async fn start_on(&mut self, id: u64, data_dir: &Path) -> usize {
+        let (peer, endpoint) = self.place(id);
+        let address = |url: &str| url.trim_start_matches("http://").parse().expect("an address");
+        let config = Config {
+            id,
+            listen: address(&endpoint),
+            peer_listen: address(&peer),
+            advertise: endpoint.clone(),
+            advertise_peer: peer,
+            data_dir: data_dir.to_owned(),
+            initial_cluster: Vec::new(),
+            join: None,
+            tls: None,
+            timings: Timings::default(),
+            scheduling: Policy::Spread,
+            limits: Limits::default(),
+        };
+        let stop = CancellationToken::new();
+        let stopped = stop.clone();
+        let serving = within("the start of a replica", serve::start(config))
+            .await
+            .expect("it starts");
+        let task = tokio::spawn(serving.run(async move { stopped.cancelled().await }));
+        self.replicas.push(Running {
+            endpoint,
+            stop,
+            task: Some(task),
+        });
+        let replica = self.replicas.len() - 1;
+        within("its answer", self.ready(replica)).await;
+        replica
+    }
+
     pub(crate) fn endpoint(&self, replica: usize) -> &str {
         &self.replicas[replica].endpoint
     }

@@ -1,6 +1,7 @@
 //! Replicas as users and agents meet them: real stores, real consensus, real connections, all in this process.
 
 mod agent;
+mod backup;
 mod cluster;
 mod control;
 mod figures;

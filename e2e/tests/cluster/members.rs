@@ -150,3 +150,88 @@ fn dead_replica_is_removed_by_itself_once_another_has_taken_its_place() {
         .run(&format!("dev restart {dead}"))
         .fails(1, "was removed from its cluster");
 }
+
+/// A replica that no `sbxctl dev` knows of, in the place of one of its members; ended when dropped.
+struct Restored(std::process::Child);
+
+impl Drop for Restored {
+    fn drop(&mut self) {
+        self.0.kill().ok();
+        self.0.wait().ok();
+    }
+}
+
+#[test]
+fn cluster_that_was_destroyed_is_restored_and_its_sandboxes_have_run_all_the_time() {
+    let mut cluster = Cluster::up(1, &[]);
+    let script = "i=0; while true; do i=$((i+1)); echo beat $i; sleep 0.2; done";
+    cluster.apply(&manifest("steady", script, ""), &["--wait"]).ok();
+    let started = cluster.get("sandbox", "steady")["status"]["containers"][0]["started_at"].clone();
+    let file = cluster.dir().join("cluster.backup");
+    let name = file.display().to_string();
+    let told = cluster.sbxctl(&["cluster", "backup", &name]).ok();
+    assert!(told.contains("written"), "{told}");
+    let mode =
+        std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&file).expect("there").permissions());
+    assert_eq!(mode & 0o077, 0, "it is nobody else's");
+    // What comes after it is lost.
+    cluster
+        .apply(&manifest("later", "sleep 600", ""), &["--wait"])
+        .ok();
+    for n in 1..=3 {
+        cluster.run(&format!("dev kill replica-{n}")).ok();
+        std::fs::remove_dir_all(cluster.dir().join(format!("replica-{n}/data"))).expect("its disk is gone");
+    }
+
+    let first = cluster.member("replica-1");
+    let data = cluster.dir().join("restored");
+    let tls = cluster.dir().join("identity/replica-1");
+    let netns = cluster.dir().join("replica-1/netns");
+    let log = cluster.dir().join("restored.log");
+    let settings = |command: &mut std::process::Command| {
+        command
+            .env_clear()
+            .args(["--listen", &format!("{}:7070", first.address)])
+            .args(["--peer-listen", &format!("{}:7071", first.address)])
+            .args(["--data-dir", &data.display().to_string()])
+            .args(["--tls-dir", &tls.display().to_string()])
+            .stdin(std::process::Stdio::null());
+    };
+    let program = e2e::cluster::program("sbxorch");
+    let mut restore = std::process::Command::new(&program);
+    restore.args(["restore", &name]);
+    settings(&mut restore);
+    let restored = e2e::cluster::Ran::from(restore.output().expect("sbxorch runs")).ok();
+    assert!(
+        restored.contains("restored 1 sandboxes and 1 nodes"),
+        "{restored}"
+    );
+    assert!(restored.contains("as replica 4"), "{restored}");
+    let mut run = std::process::Command::new("nsenter");
+    run.arg(format!("--net={}", netns.display())).arg(&program);
+    settings(&mut run);
+    run.stderr(std::fs::File::create(&log).expect("a log"));
+    let _running = Restored(run.spawn().expect("nsenter runs"));
+
+    cluster.speak_to(&first);
+    let ready = cluster.wait("node/agent-1", "state=Ready", LONG);
+    assert_eq!(
+        ready.code,
+        0,
+        "{ready:?}\n{}",
+        std::fs::read_to_string(&log).unwrap_or_default()
+    );
+    let sandbox = cluster.get("sandbox", "steady");
+    assert_eq!(sandbox["status"]["phase"], "Running", "{sandbox:#}");
+    assert_eq!(
+        sandbox["status"]["containers"][0]["started_at"], started,
+        "{sandbox:#}"
+    );
+    await_log(&cluster, "steady", "beat");
+    cluster.run("get sandbox later").fails(1, "later");
+    // It takes new ones, and lets replicas join.
+    cluster.apply(&manifest("new", "sleep 600", ""), &["--wait"]).ok();
+    assert_eq!(voters(&cluster), [4]);
+    cluster.run("delete sandbox steady new --wait").ok();
+    cluster.speak_to_all();
+}

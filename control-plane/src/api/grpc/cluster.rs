@@ -24,6 +24,7 @@ fn steps(steps: Steps) -> Streamed<wire::ReplicaProgress> {
 impl Cluster for ClusterService {
     type AddReplicaStream = Streamed<wire::ReplicaProgress>;
     type PromoteReplicaStream = Streamed<wire::ReplicaProgress>;
+    type BackupStream = Streamed<wire::BackupPart>;
 
     async fn add_replica(&self, request: Request<wire::AddReplicaRequest>) -> Answer<Self::AddReplicaStream> {
         let caller = caller(&request);
@@ -38,6 +39,14 @@ impl Cluster for ClusterService {
         answer(Ok(steps(
             self.0.promote_replica(&caller, request.into_inner().id),
         )))
+    }
+
+    async fn backup(&self, request: Request<wire::BackupRequest>) -> Answer<Self::BackupStream> {
+        let caller = caller(&request);
+        let parts = self.0.backup(&caller, request.into_inner().stale).await;
+        answer(parts.map(|parts| -> Self::BackupStream {
+            Box::pin(ReceiverStream::new(parts).map(|part| part.map_err(|fault| status(&fault))))
+        }))
     }
 
     async fn remove_replica(

@@ -32,6 +32,8 @@ fn plain_status(fault: &Fault) -> Status {
         Fault::Read(ReadError::Overloaded { .. }) => Status::resource_exhausted(message),
         // Another replica may know, or this one in a moment.
         Fault::Read(_) | Fault::Stopping | Fault::Forward { .. } => Status::unavailable(message),
+        // Another replica's disk may do.
+        Fault::Backup(_) | Fault::BackupFiles(_) => Status::unavailable(message),
         Fault::Member(error) => Status::new(member_code(error), message),
         Fault::Init(_) | Fault::NotPlaced(_) | Fault::IsOver { .. } => Status::failed_precondition(message),
         Fault::Relay { source, .. } => {

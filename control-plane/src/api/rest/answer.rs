@@ -120,8 +120,11 @@ pub(super) fn status(fault: &Fault) -> StatusCode {
         Fault::TooOld(_) => StatusCode::GONE,
         Fault::Unread(_) => StatusCode::REQUEST_TIMEOUT,
         Fault::Watches(_) => StatusCode::TOO_MANY_REQUESTS,
-        Fault::NotLeader(_) | Fault::Read(_) | Fault::Stopping | Fault::Forward { .. } => {
-            StatusCode::SERVICE_UNAVAILABLE
-        }
+        Fault::Backup(_)
+        | Fault::BackupFiles(_)
+        | Fault::NotLeader(_)
+        | Fault::Read(_)
+        | Fault::Stopping
+        | Fault::Forward { .. } => StatusCode::SERVICE_UNAVAILABLE,
     }
 }
