@@ -10,15 +10,19 @@ use crate::schedule::Policy;
 use clap::Args;
 use identity::folder;
 use identity::token::{JoinToken, TokenError};
+use proto::units::Bytes;
 use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-pub use values::{LogFormat, Peer, PeerError, Span};
+pub use values::{LogFormat, Peer, PeerError, Size, Span};
 
 /// Loopback: a replica is reached from elsewhere only where somebody asked for it.
 const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 7070);
 const DEFAULT_PEER_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 7071);
+
+/// The write-ahead logs of both databases, and tables that are merged, several times over.
+const DEFAULT_MIN_FREE_DISK: Bytes = Bytes::mib(256);
 
 const DEFAULT_TLS_DIR: &str = "/etc/sandboxd/tls";
 
@@ -113,6 +117,11 @@ pub struct Settings {
           default_missing_value = "true", value_name = "BOOL", global = true)]
     pub insecure: Option<bool>,
 
+    /// On the disk of --data-dir, so much is to be free: with less, users can create nothing, with a quarter of it
+    /// nothing is written. An eighth of it is kept in a file for that case [default: 256Mi]
+    #[arg(long, env = "SBX_MIN_FREE_DISK", value_name = "SIZE", global = true)]
+    pub min_free_disk: Option<Size>,
+
     /// How often an agent says that it lives [default: 1s]
     #[arg(long, env = "SBX_HEARTBEAT", value_name = "TIME", global = true)]
     pub heartbeat: Option<Span>,
@@ -169,6 +178,8 @@ pub struct Config {
     pub advertise: String,
     pub advertise_peer: String,
     pub data_dir: PathBuf,
+    /// On the disk of `data_dir`.
+    pub min_free_disk: Bytes,
     /// Empty: wait for `sbxorch cluster init`.
     pub initial_cluster: Vec<Peer>,
     /// The cluster to join at the first start.
@@ -307,6 +318,7 @@ impl Settings {
             advertise: self.advertise.or(other.advertise),
             advertise_peer: self.advertise_peer.or(other.advertise_peer),
             data_dir: self.data_dir.or(other.data_dir),
+            min_free_disk: self.min_free_disk.or(other.min_free_disk),
             initial_cluster: self.initial_cluster.or(other.initial_cluster),
             join: self.join.or(other.join),
             join_token: self.join_token.or(other.join_token),
@@ -347,6 +359,7 @@ impl Settings {
             advertise: reachable(listen),
             advertise_peer: reachable(peer_listen),
             data_dir: Some(PathBuf::from("/var/lib/sbxorch")),
+            min_free_disk: Some(Size(DEFAULT_MIN_FREE_DISK)),
             initial_cluster: Some(Vec::new()),
             join: Some(Vec::new()),
             join_token: None,
@@ -477,6 +490,7 @@ impl Settings {
             advertise,
             advertise_peer,
             data_dir: given.data_dir.unwrap_or_default(),
+            min_free_disk: given.min_free_disk.map_or(DEFAULT_MIN_FREE_DISK, |size| size.0),
             initial_cluster: given.initial_cluster.unwrap_or_default(),
             join: (!join.servers.is_empty()).then_some(join),
             tls: (!insecure).then(|| TlsFiles {

@@ -124,7 +124,9 @@ fn log(settings: &Settings) -> anyhow::Result<()> {
     let filter = EnvFilter::try_new(&filter).with_context(|| format!("log: `{filter}` is not a filter"))?;
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr);
+        .with_writer(std::io::stderr)
+        // A line that can't be written, as on a full disk, is lost; to complain of it on the same stream would panic.
+        .log_internal_errors(false);
     match settings.log_format.unwrap_or(LogFormat::Human) {
         LogFormat::Human => lines
             .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))

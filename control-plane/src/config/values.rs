@@ -1,5 +1,6 @@
 //! The forms of single settings: a time, a replica in a list, the look of log lines. Called by `config`.
 
+use proto::units::{Bytes, QuantityError};
 use proto::wire;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::fmt;
@@ -20,6 +21,23 @@ impl FromStr for Span {
 impl fmt::Display for Span {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", humantime::format_duration(self.0))
+    }
+}
+
+/// Bytes such as `256Mi` or `1G`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Size(pub Bytes);
+
+impl FromStr for Size {
+    type Err = QuantityError;
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Bytes::parse(text).map(Self)
+    }
+}
+
+impl fmt::Display for Size {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
     }
 }
 
@@ -130,4 +148,4 @@ macro_rules! serde_as_text {
         }
     )*};
 }
-serde_as_text!(Span, Peer);
+serde_as_text!(Span, Size, Peer);

@@ -17,6 +17,7 @@
 //! stalls, and run on the async threads.
 
 use super::codec;
+use super::compaction::Growth;
 use super::durable;
 use super::error::StoreError;
 use super::group_commit::{GroupCommit, SyncProgress};
@@ -61,6 +62,7 @@ struct Log {
     db: DB,
     dir: PathBuf,
     ends: Mutex<Ends>,
+    growth: Growth,
 }
 
 /// The log holds `(purged, last]`; `last` equals `purged` where it is empty.
@@ -98,6 +100,11 @@ impl LogStore {
         self.commits.progress().clone()
     }
 
+    /// How much it has grown, for whoever makes it shorter.
+    pub(super) fn growth(&self) -> Growth {
+        self.log.growth.clone()
+    }
+
     /// Writes in order, not yet durably. A write that failed may be half done: final.
     fn write(&self, batch: WriteBatch) -> Result<(), StoreError> {
         self.commits.check()?;
@@ -114,6 +121,7 @@ impl LogStore {
         let logs = self.log.family(LOGS)?;
         let mut batch = WriteBatch::default();
         let mut last = self.log.ends().last;
+        let mut grown = Vec::new();
         for entry in entries {
             let log_id = entry.log_id;
             let expected = last.map_or(log_id.index, |last| last.index + 1);
@@ -122,10 +130,15 @@ impl LogStore {
                 return Err(StoreError::OutOfOrder { expected, got });
             }
             let key = log_id.index.to_be_bytes();
-            batch.put_cf(logs, key, codec::seal_message(&key, &codec::entry(entry)));
+            let sealed = codec::seal_message(&key, &codec::entry(entry));
+            batch.put_cf(logs, key, &sealed);
+            grown.push((log_id.index, sealed.len() as u64));
             last = Some(log_id);
         }
         self.write(batch)?;
+        for (index, bytes) in grown {
+            self.log.growth.add(index, bytes);
+        }
         self.log.ends().last = last;
         Ok(())
     }
@@ -264,6 +277,7 @@ impl Log {
             db: rocks::open(&options, &dir, &[LOGS, META])?,
             dir,
             ends: Mutex::default(),
+            growth: Growth::default(),
         };
         let ends = log.read_ends()?;
         *log.ends() = ends;
@@ -284,6 +298,7 @@ impl Log {
             codec::open(key, value).map_err(self.damaged(format!("log entry {index}")))?;
             next = Some(index + 1);
             newest = Some(index);
+            self.growth.add(index, value.len() as u64);
             Ok(true)
         })?;
         let last = match newest {

@@ -23,6 +23,8 @@
 //! | `dismissal` | how a replica learns that it was removed |
 //! | `describe` | the cluster as one replica sees it |
 //! | [`leadership`] | who leads, as this replica knows it |
+//! | `space` | room on the disk, and what is refused without |
+//! | `compaction` | the log kept short in bytes |
 //! | [`propose`] | commands into the log, their answers out of it |
 //! | [`read`] | how far a replica must have applied the log to show what was acknowledged |
 //! | [`log_store`] | the log, the vote and the marks on disk |
@@ -39,6 +41,7 @@
 
 mod append;
 pub mod codec;
+mod compaction;
 mod database;
 mod describe;
 mod dismissal;
@@ -64,6 +67,7 @@ pub mod replicated;
 pub mod restore;
 mod rocks;
 pub mod snapshot;
+mod space;
 mod state_dir;
 pub mod state_store;
 mod stored;
@@ -89,3 +93,4 @@ pub use replica::{CaptureError, Replica, StartError};
 pub use replicated::{ChangeSet, Replicated};
 pub use restore::{RestoreError, Restored, restore};
 pub use snapshot::{SnapshotError, SnapshotFiles};
+pub use space::NearlyFull;

@@ -10,6 +10,7 @@ use super::message;
 use super::read;
 use super::replica::Raft;
 use super::replicated::Replicated;
+use super::space::Space;
 use super::succession::Succession;
 use super::{codec, transfer};
 use crate::listen::{Audience, Incoming};
@@ -40,6 +41,7 @@ pub(super) struct PeerService {
     pub(super) succession: Succession,
     pub(super) replicated: Arc<Replicated>,
     pub(super) dismissal: Dismissal,
+    pub(super) space: Space,
     /// Replication streams end by themselves when this replica is to stop, and not by their leader.
     pub(super) stopping: CancellationToken,
 }
@@ -81,12 +83,17 @@ impl wire::raft_server::Raft for PeerService {
     ) -> Result<Response<Self::AppendEntriesStream>, Status> {
         let succession = self.succession.clone();
         let dismissal = self.dismissal.clone();
+        let space = self.space.clone();
         let mut leader = None;
         let requests = request.into_inner();
         let requests = requests.take_until(self.stopping.clone().cancelled_owned());
         let requests = tokio_stream::StreamExt::map_while(requests, move |request| match request {
             Ok(request) => {
                 dismissal.heard();
+                // Heartbeats take no room; the leader sends entries again until there is some.
+                if !request.entries.is_empty() && space.admit_from_leader().is_err() {
+                    return None;
+                }
                 leader = request.vote.map(|vote| vote.node_id);
                 message::append_from(request)
                     .inspect_err(|e| tracing::warn!(leader, "a malformed request to append: {e}"))
@@ -127,6 +134,8 @@ impl wire::raft_server::Raft for PeerService {
         &self,
         request: Request<Streaming<wire::SnapshotPart>>,
     ) -> Result<Response<wire::SnapshotInstalled>, Status> {
+        let room = self.space.admit_from_leader();
+        room.map_err(|full| Status::resource_exhausted(full.to_string()))?;
         let (vote, snapshot) = transfer::receive(&self.inbox, request.into_inner())
             .await
             .inspect_err(|e| tracing::warn!("a snapshot from another replica did not arrive: {e}"))

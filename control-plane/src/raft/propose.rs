@@ -8,6 +8,7 @@
 use super::instruments::Instruments;
 use super::leadership::Leader;
 use super::replica::Raft;
+use super::space::{NearlyFull, Space};
 use super::types::{Answers, Proposal, TypeConfig};
 use crate::clock;
 use futures::stream::{FuturesUnordered, StreamExt};
@@ -56,6 +57,9 @@ pub enum ProposeError {
     /// It was not taken and has no effect.
     #[error("the request takes {bytes} bytes, {limit} are allowed")]
     TooLarge { bytes: usize, limit: usize },
+    /// It was not taken and has no effect.
+    #[error(transparent)]
+    NearlyFull(#[from] NearlyFull),
     /// The replica shuts down or cannot go on. The command may have taken effect or not.
     #[error("this replica has stopped")]
     Stopped,
@@ -85,17 +89,19 @@ pub(super) struct Proposals {
     queue: mpsc::Sender<Waiting>,
     bytes: Arc<Semaphore>,
     instruments: Instruments,
+    space: Space,
 }
 
 impl Proposals {
     /// Starts the task that batches; it ends with the last clone, or with consensus.
-    pub(super) fn start(raft: Raft, instruments: Instruments) -> Self {
+    pub(super) fn start(raft: Raft, instruments: Instruments, space: Space) -> Self {
         let (queue, waiting) = mpsc::channel(MAX_WAITING);
         tokio::spawn(run(raft, waiting, instruments.batch.clone()));
         Self {
             queue,
             bytes: Arc::new(Semaphore::new(MAX_WAITING_BYTES)),
             instruments,
+            space,
         }
     }
 
@@ -120,6 +126,7 @@ impl Proposals {
                 | ProposeError::Unknown { .. }
                 | ProposeError::Overloaded { .. }
                 | ProposeError::TooLarge { .. }
+                | ProposeError::NearlyFull(_)
                 | ProposeError::Stopped,
             ) => "failed",
         };
@@ -136,6 +143,7 @@ impl Proposals {
             let limit = MAX_COMMAND_BYTES;
             return Err(ProposeError::TooLarge { bytes, limit });
         }
+        self.space.admit(&command)?;
         let share = u32::try_from(bytes).unwrap_or(u32::MAX);
         let share = self.bytes.clone().try_acquire_many_owned(share);
         let share = share.map_err(|_| self.overloaded())?;

@@ -3,6 +3,7 @@
 //! Owns the order of starting and stopping, and is the only thing that the rest of the control plane knows of
 //! `raft`. Called by `main`; `api`, `session` and `controller` propose and read through clones.
 
+use super::compaction;
 use super::dismissal::Dismissal;
 use super::formation::{self, InitError};
 use super::identity::{self, IdentityError};
@@ -17,6 +18,7 @@ use super::propose::{Proposals, ProposeError};
 use super::read::{ReadError, Reads};
 use super::replicated::Replicated;
 use super::snapshot::SnapshotFiles;
+use super::space::Space;
 use super::state_store::StateStore;
 use super::succession::Succession;
 use super::types::{Member, TypeConfig};
@@ -102,6 +104,8 @@ struct Inner {
     leadership: watch::Receiver<Leadership>,
     endpoints: watch::Receiver<Vec<String>>,
     server: Mutex<Option<Server>>,
+    #[cfg(test)]
+    growth: compaction::Growth,
 }
 
 /// The peer listener's task.
@@ -138,6 +142,7 @@ impl Replica {
         let id = config.id;
         identity::claim(&config.data_dir, id)?;
         let tuning = Arc::new(tuning::config()?);
+        let space = Space::open(id, &config.data_dir, config.min_free_disk);
         let dir = config.data_dir.clone();
         let opening = move || {
             let log = LogStore::open(&dir)?;
@@ -150,8 +155,11 @@ impl Replica {
         };
         let instruments = Instruments::new(log.sync_times());
         let (replicated, inbox) = (state.replicated(), state.inbox());
+        let growth = log.growth();
         let links = Links::new(security.dialer());
         let raft = Raft::new(id, tuning, Network::new(links.clone()), log, state).await?;
+        let compacting = compaction::run(raft.clone(), growth.clone(), compaction::Bounds::DEFAULT);
+        tokio::spawn(compacting);
         let dismissal = Dismissal::of(&config.data_dir);
         tokio::spawn(dismissal.clone().find_out(id, raft.clone(), links.clone()));
         let service = PeerService {
@@ -161,13 +169,14 @@ impl Replica {
             succession: Succession::start(id, raft.clone()),
             replicated: replicated.clone(),
             dismissal: dismissal.clone(),
+            space: space.clone(),
             stopping: CancellationToken::new(),
         };
         let own = Member {
             peer_endpoint: config.advertise_peer.clone(),
             endpoint: config.advertise.clone(),
         };
-        let proposals = Proposals::start(raft.clone(), instruments);
+        let proposals = Proposals::start(raft.clone(), instruments, space);
         let changes = Members::new(
             id,
             own.clone(),
@@ -185,6 +194,8 @@ impl Replica {
             reads: Reads::start(id, raft.clone(), links.clone(), replicated.clone()),
             leadership: leadership::watch(&raft),
             endpoints: members::watch_endpoints(&raft),
+            #[cfg(test)]
+            growth,
             server: Mutex::new(Some(Server::start(listener, security.clone(), service))),
             raft,
             links,

@@ -114,6 +114,7 @@ impl Cluster {
                 data_dir: dir.path().join(peer.id.to_string()),
                 initial_cluster: peers.clone(),
                 join: None,
+                min_free_disk: proto::units::Bytes(1 << 20),
                 tls: identity.as_ref().map(|identity| TlsFiles {
                     dir: identity.folder(&Principal::Replica(peer.id)),
                     authority_key: identity
@@ -170,6 +171,7 @@ impl Cluster {
             data_dir: data_dir.to_owned(),
             initial_cluster: Vec::new(),
             join: None,
+            min_free_disk: proto::units::Bytes(1 << 20),
             tls: None,
             timings: Timings::default(),
             scheduling: Policy::Spread,

@@ -4,6 +4,7 @@ mod agent;
 mod backup;
 mod cluster;
 mod control;
+mod disk;
 mod figures;
 mod identity;
 mod join;

@@ -21,14 +21,14 @@ struct Process {
     _dir: tempfile::TempDir,
 }
 
-fn sbxorch() -> Command {
+pub(crate) fn sbxorch() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_sbxorch"));
     command.env_clear().stdin(Stdio::null());
     command
 }
 
 /// An address of loopback's that no other test has.
-fn host(number: u8) -> String {
+pub(crate) fn host(number: u8) -> String {
     let [a, b] = u16::try_from(std::process::id() % 60_000)
         .expect("it is small")
         .to_be_bytes();

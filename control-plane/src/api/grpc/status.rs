@@ -152,7 +152,8 @@ fn propose_code(error: &ProposeError) -> Code {
         }
         ProposeError::Overloaded { .. } => Code::ResourceExhausted,
         ProposeError::TooLarge { .. } => Code::InvalidArgument,
-        ProposeError::Rejected(_) => Code::FailedPrecondition,
+        // Clients tell it at once instead of trying again: somebody must do something about it.
+        ProposeError::Rejected(_) | ProposeError::NearlyFull(_) => Code::FailedPrecondition,
     }
 }
 

@@ -87,9 +87,10 @@ pub(super) fn status(fault: &Fault) -> StatusCode {
             ProposeError::Overloaded { .. } => StatusCode::TOO_MANY_REQUESTS,
             ProposeError::TooLarge { .. } => StatusCode::BAD_REQUEST,
             ProposeError::Rejected(_) => StatusCode::CONFLICT,
-            ProposeError::NotLeader { .. } | ProposeError::Unknown { .. } | ProposeError::Stopped => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
+            ProposeError::NotLeader { .. }
+            | ProposeError::Unknown { .. }
+            | ProposeError::NearlyFull(_)
+            | ProposeError::Stopped => StatusCode::SERVICE_UNAVAILABLE,
         },
         Fault::Init(_) | Fault::Member(_) | Fault::NotPlaced(_) | Fault::IsOver { .. } => {
             StatusCode::CONFLICT

@@ -95,6 +95,7 @@ impl Cluster {
             data_dir: dir.path().join(peer.id.to_string()),
             initial_cluster: peers.clone(),
             join: None,
+            min_free_disk: proto::units::Bytes(1 << 20),
             tls: None,
             timings: Timings::default(),
             scheduling: crate::schedule::Policy::Spread,

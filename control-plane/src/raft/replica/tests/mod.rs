@@ -1,6 +1,7 @@
 //! Whole replicas: real stores in folders of their own, real gRPC on loopback.
 
 mod cluster;
+mod compaction;
 mod failover;
 mod formation;
 mod lag;
