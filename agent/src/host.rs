@@ -12,7 +12,7 @@ use crate::runtime::network::Network;
 use crate::runtime::seccomp::Filters;
 use oci_spec::runtime::Capabilities;
 use proto::id::Uid;
-use proto::spec::Runtime;
+use proto::spec::{Runtime, SandboxSpec};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -101,10 +101,13 @@ impl Host {
         });
     }
 
-    /// Takes a wait of the kernel off the start of containers that is some milliseconds ahead; see
-    /// [`Cgroups::prime`]. Returns at once.
-    pub(crate) fn prime(&self) {
-        if self.is_priming.swap(true, Ordering::Relaxed) {
+    /// Takes a wait of the kernel off the start of a sandbox that is some milliseconds ahead; see
+    /// [`Cgroups::prime`]. Returns at once. Nobody waits where no process is moved as a whole: there it would only keep
+    /// all others from forking.
+    pub(crate) fn prime(&self, spec: &SandboxSpec) {
+        let runtime = spec.runtime.unwrap_or(self.settings.default_runtime);
+        let moves = runtime != Runtime::Native || self.cgroups.joining_waits();
+        if !moves || self.is_priming.swap(true, Ordering::Relaxed) {
             return;
         }
         let (cgroups, is_priming) = (self.cgroups.clone(), self.is_priming.clone());

@@ -79,7 +79,7 @@ pub(super) async fn provide(sandbox: &mut Sandbox, interrupt: &mut Interrupt) ->
         let pinned = blocking(move || namespace::create(&dir, &name)).await;
         (pinned, Instant::now())
     };
-    sandbox.host.prime();
+    sandbox.host.prime(&spec);
     let ((pulled, pulled_at), (pinned, pinned_at)) = futures::join!(pulled, pinned);
     sandbox.parts.images = pulled?;
     pinned.map_err(Failure::from)?;
@@ -111,7 +111,7 @@ pub(super) async fn prepare(sandbox: &mut Sandbox, interrupt: &mut Interrupt) ->
         spec: spec.clone(),
     };
     let host = &sandbox.host;
-    host.prime();
+    host.prime(&spec);
     let pins = Pins::below(&host::pins(&sandbox.dir));
     let rules = Rules::of(&spec, &sandbox.ports);
     let attached = async {
@@ -153,7 +153,7 @@ pub(super) async fn start(sandbox: &mut Sandbox, interrupt: &mut Interrupt) -> R
             spec,
             nursery: host.nursery.clone(),
         };
-        host.prime();
+        host.prime(&*self::spec(sandbox)?);
         sandbox.parts.told = Some(deadline);
         sandbox.parts.monitor = Some(monitor::launch(launch).await.map_err(Failure::from)?);
     }

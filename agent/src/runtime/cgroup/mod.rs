@@ -287,6 +287,15 @@ impl Cgroups {
         }
     }
 
+    /// Whether [`Self::join`] waits as a move does, unless it was primed.
+    #[must_use]
+    pub fn joining_waits(&self) -> bool {
+        match &self.trees {
+            Trees::V1(_) | Trees::Hybrid(_) => false,
+            Trees::V2(_) => true,
+        }
+    }
+
     /// Kills all processes in the group and below, and returns once they have ended. A group that is not
     /// there has none.
     ///
