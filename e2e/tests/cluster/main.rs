@@ -7,6 +7,7 @@ mod exec;
 mod forward;
 mod gvisor;
 mod isolation;
+mod lease;
 mod lifecycle;
 mod logs;
 mod members;
