@@ -11,6 +11,7 @@ use proto::wire::agent_message::Message as Up;
 use proto::wire::error_detail::Detail;
 use proto::wire::leader_message::Message as Down;
 use proto::wire::{self, ErrorDetail};
+use std::collections::HashMap;
 use std::error::Error;
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -59,8 +60,30 @@ pub(super) enum DialError {
     Protocol(&'static str),
 }
 
-/// Tries the replica at `target`.
-pub(super) async fn dial(target: &str, node: &Node) -> Result<Dialled, DialError> {
+/// Connections to replicas that don't lead, kept while the one that does is sought: an election lasts for several rounds,
+/// and what costs a replica most of an attempt is the handshake.
+#[derive(Default)]
+pub(super) struct Doors(HashMap<String, Channel>);
+
+impl Doors {
+    /// Tries the replica at `target`.
+    pub(super) async fn dial(&mut self, target: &str, node: &Node) -> Result<Dialled, DialError> {
+        let open = self.0.remove(target);
+        let (dialled, channel) = dial(target, node, open).await?;
+        if let Dialled::Follower { .. } = dialled {
+            self.0.insert(target.to_owned(), channel);
+        }
+        Ok(dialled)
+    }
+
+    /// The leader is found.
+    pub(super) fn close(&mut self) {
+        self.0.clear();
+    }
+}
+
+/// Over the connection `open`, or a new one; with what it came over.
+async fn dial(target: &str, node: &Node, open: Option<Channel>) -> Result<(Dialled, Channel), DialError> {
     let endpoint = node
         .dialer
         .endpoint(target)?
@@ -68,8 +91,11 @@ pub(super) async fn dial(target: &str, node: &Node) -> Result<Dialled, DialError
         .http2_keep_alive_interval(PING_EVERY)
         .keep_alive_timeout(PING_TIMEOUT)
         .keep_alive_while_idle(true);
-    let channel = node.dialer.connect(&endpoint).await.map_err(DialError::Connect)?;
-    let client = AgentClient::new(channel)
+    let channel = match open {
+        Some(channel) => channel,
+        None => node.dialer.connect(&endpoint).await.map_err(DialError::Connect)?,
+    };
+    let client = AgentClient::new(channel.clone())
         .max_decoding_message_size(MAX_MESSAGE_BYTES)
         .max_encoding_message_size(MAX_MESSAGE_BYTES);
     // Another connection, made when the first user comes: heartbeats must not queue behind what users send.
@@ -79,7 +105,7 @@ pub(super) async fn dial(target: &str, node: &Node) -> Result<Dialled, DialError
         .keep_alive_while_idle(false);
     let relays = Relays::new(AgentClient::new(node.dialer.lazy(&endpoint)));
     match tokio::time::timeout(WELCOME_TIMEOUT, greet(client, relays, node)).await {
-        Ok(answer) => answer,
+        Ok(answer) => Ok((answer?, channel)),
         Err(_) => Err(DialError::Silent),
     }
 }

@@ -59,6 +59,14 @@ struct Beats {
     sent: VecDeque<(u64, BootTime)>,
 }
 
+/// Reports under way, so that a leader which can't write them down as fast is not told more than it can: what changes
+/// meanwhile is told with the next one.
+struct Reporting {
+    /// `None`: this leader acknowledges none.
+    window: Option<u32>,
+    unanswered: u32,
+}
+
 /// Desired states on their way to stable storage. Heartbeats are answered meanwhile: a slow disk must cost neither
 /// the leader nor the lease. What arrives during a write is written with the next one, all at once.
 #[derive(Default)]
@@ -69,8 +77,9 @@ struct Offers {
 }
 
 impl Link {
-    /// Speaks with the leader until something ends it.
-    pub(super) async fn hold(self, node: &Arc<Node>) -> Ended {
+    /// Speaks with the leader until something ends it. `spread` is what the leader last said of the time over which its
+    /// agents shall come to the next one.
+    pub(super) async fn hold(self, node: &Arc<Node>, spread: &mut Duration) -> Ended {
         let Self {
             mut relays,
             welcome,
@@ -87,16 +96,22 @@ impl Link {
         let mut ticks = tokio::time::interval(every);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut offers = Offers::default();
+        let mut reporting = Reporting::new(welcome.report_window);
         let speak = |message| speak(&outbound, message, patience);
         loop {
             let spoken = tokio::select! {
                 message = inbound.message(), if offers.waiting.len() < MAX_OFFERS => match message {
                     Ok(Some(message)) => {
                         match hear(message, node, &mut relays, &mut offers) {
-                            Heard::Acknowledged(sequence) => {
-                                if let Some(sent) = beats.acknowledged(sequence) {
+                            Heard::Acknowledged(ack) => {
+                                *spread = Duration::from_millis(ack.spread_ms);
+                                if let Some(sent) = beats.acknowledged(ack.sequence) {
                                     node.lease.renew(sent, lease);
                                 }
+                                Ok(())
+                            }
+                            Heard::TakenIn(reports) => {
+                                reporting.acknowledged(reports);
                                 Ok(())
                             }
                             Heard::Refused(refused) => speak(Up::RelayRefused(refused)).await,
@@ -110,7 +125,8 @@ impl Link {
                     Some(heartbeat) => speak(Up::Heartbeat(heartbeat)).await,
                     None => Err(Ended::Silent),
                 },
-                changed = node.reports.changed(&mut seen) => {
+                changed = node.reports.changed(&mut seen), if reporting.may_speak() => {
+                    reporting.spoken();
                     speak(Up::Report(wire::Report { sandboxes: changed })).await
                 }
                 () = relays.ended() => Ok(()),
@@ -126,15 +142,18 @@ impl Link {
 /// What a word of the leader leads to.
 enum Heard {
     Done,
-    /// The heartbeat of this number was heard.
-    Acknowledged(u64),
+    /// A heartbeat was heard.
+    Acknowledged(wire::HeartbeatAck),
+    /// So many reports were taken in.
+    TakenIn(u32),
     Refused(wire::RelayRefused),
 }
 
 /// Does what the leader says, or sees to it.
 fn hear(message: wire::LeaderMessage, node: &Node, relays: &mut Relays, offers: &mut Offers) -> Heard {
     match message.message {
-        Some(Down::HeartbeatAck(ack)) => Heard::Acknowledged(ack.sequence),
+        Some(Down::HeartbeatAck(ack)) => Heard::Acknowledged(ack),
+        Some(Down::ReportAck(ack)) => Heard::TakenIn(ack.reports),
         Some(Down::Desired(desired)) => {
             offers.waiting.push((desired, BootTime::now()));
             Heard::Done
@@ -180,6 +199,27 @@ async fn speak(
         Ok(Ok(())) => Ok(()),
         Ok(Err(_)) => Err(Ended::Closed),
         Err(_) => Err(Ended::Stuck),
+    }
+}
+
+impl Reporting {
+    fn new(window: u32) -> Self {
+        Self {
+            window: (window != 0).then_some(window),
+            unanswered: 0,
+        }
+    }
+
+    fn may_speak(&self) -> bool {
+        self.window.is_none_or(|window| self.unanswered < window)
+    }
+
+    fn spoken(&mut self) {
+        self.unanswered = self.unanswered.saturating_add(1);
+    }
+
+    fn acknowledged(&mut self, reports: u32) {
+        self.unanswered = self.unanswered.saturating_sub(reports);
     }
 }
 

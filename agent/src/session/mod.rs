@@ -20,8 +20,8 @@ use crate::lease::Lease;
 use crate::ledger::Ledger;
 use crate::relay::Sandboxes;
 use crate::report::Reports;
-use dial::Dialled;
 pub(crate) use dial::text as said;
+use dial::{Dialled, Doors};
 use identity::dial::Dialer;
 use proto::id::NodeId;
 use proto::spec::Labels;
@@ -37,6 +37,10 @@ use tokio_util::sync::CancellationToken;
 const BRIEF: Duration = Duration::from_secs(1);
 /// The pause after one, at most. A leader that is replaced right after it was found costs no more than this.
 const AFTER_BRIEF: Duration = Duration::from_millis(500);
+
+/// Over which agents spread at most after they have lost their leader, whatever it has said: still well within the
+/// contract's 10 s after which a node counts as silent.
+const LONGEST_SPREAD: Duration = Duration::from_secs(5);
 
 /// What sandboxes use of the node at present.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -81,10 +85,12 @@ pub async fn run(servers: Vec<String>, node: Arc<Node>, stop: CancellationToken)
 }
 
 async fn follow(targets: &mut Targets, node: &Arc<Node>) {
+    let mut doors = Doors::default();
     loop {
         let target = targets.next();
-        let why = match dial::dial(&target, node).await {
+        let why = match doors.dial(&target, node).await {
             Ok(Dialled::Leader(link)) => {
+                doors.close();
                 targets.connected(&target, &link.welcome.endpoints);
                 node.learn(&link.welcome.endpoints);
                 tracing::info!(
@@ -93,14 +99,18 @@ async fn follow(targets: &mut Targets, node: &Arc<Node>) {
                     "connected to the leader"
                 );
                 let begun = Instant::now();
-                let why = link.hold(node).await;
+                let mut spread = Duration::ZERO;
+                let why = link.hold(node, &mut spread).await;
                 tracing::warn!(leader = target, %why, "lost the leader; sandboxes go on");
                 // Replicas may have come meanwhile, and those that were known may be gone.
                 targets.connected(&target, &node.replicas.borrow());
-                targets.lost(&target);
+                targets.lost(&target, rand::random());
                 if begun.elapsed() < BRIEF {
                     tokio::time::sleep(rand::random_range(AFTER_BRIEF / 2..=AFTER_BRIEF)).await;
                 }
+                // All agents of the cluster have lost it at this moment.
+                let spread = spread.min(LONGEST_SPREAD);
+                tokio::time::sleep(rand::random_range(Duration::ZERO..=spread)).await;
                 continue;
             }
             Ok(Dialled::Follower { leader }) => {

@@ -61,8 +61,11 @@ impl Targets {
         self.rounds = 0;
     }
 
-    /// It led, and the connection broke.
-    pub(super) fn lost(&mut self, target: &str) {
+    /// It led, and the connection broke. `turn` is a random number: agents that have lost it at the same moment don't all
+    /// come to the same replica first.
+    pub(super) fn lost(&mut self, target: &str, turn: u32) {
+        let places = turn as usize % self.given.len().max(1);
+        self.given.rotate_left(places);
         self.tried.clear();
         self.hint = None;
         self.last = Some(target.to_owned());
@@ -138,7 +141,7 @@ mod tests {
         assert_eq!(targets.pause(), None);
         assert_eq!(targets.next(), "d");
         targets.connected("d", &[]);
-        targets.lost("d");
+        targets.lost("d", 0);
         assert_eq!(round(&mut targets).0, ["a", "b", "c", "d"]);
     }
 
@@ -154,10 +157,21 @@ mod tests {
     }
 
     #[test]
+    fn agents_that_lose_the_leader_together_begin_with_different_replicas() {
+        let first = |turn| {
+            let mut targets = targets();
+            targets.connected("a", &[]);
+            targets.lost("a", turn);
+            targets.next()
+        };
+        assert_eq!([0, 1, 2, 3].map(first), ["b", "b", "c", "b"]);
+    }
+
+    #[test]
     fn lost_leader_is_tried_last() {
         let mut targets = targets();
         targets.connected("a", &["a".to_owned(), "x".to_owned()]);
-        targets.lost("a");
+        targets.lost("a", 0);
         assert_eq!(round(&mut targets).0, ["b", "c", "x", "a"]);
     }
 }

@@ -101,6 +101,7 @@ fn welcome() -> wire::Welcome {
         heartbeat_ms: 20,
         lease_ms: 60_000,
         endpoints: Vec::new(),
+        report_window: 0,
     }
 }
 
@@ -122,6 +123,7 @@ impl Talk {
         let heartbeat = self.heartbeat().await;
         let ack = wire::HeartbeatAck {
             sequence: heartbeat.sequence,
+            ..Default::default()
         };
         say(&self.outbound, Down::HeartbeatAck(ack)).await;
         heartbeat
@@ -135,7 +137,10 @@ impl Talk {
                     let sequence = heartbeat.sequence;
                     say(
                         &self.outbound,
-                        Down::HeartbeatAck(wire::HeartbeatAck { sequence }),
+                        Down::HeartbeatAck(wire::HeartbeatAck {
+                            sequence,
+                            ..Default::default()
+                        }),
                     )
                     .await;
                 }
@@ -329,6 +334,30 @@ async fn reports_follow_the_inventory_and_are_told_again_to_the_next_leader() {
     let talk = two.talk().await;
     let told: Vec<_> = talk.hello.inventory.iter().map(|s| (s.uid, s.phase())).collect();
     assert_eq!(told, [(1, wire::Phase::Running)]);
+}
+
+#[tokio::test]
+async fn reports_wait_for_a_leader_that_takes_them_in_slowly_and_are_then_told_once() {
+    let slow = wire::Welcome {
+        report_window: 1,
+        ..welcome()
+    };
+    let mut leader = Served::start(Role::Leader(slow)).await;
+    let agent = Running::start(&[&leader]);
+    let mut talk = leader.talk().await;
+    agent.node.reports.set(report(1, wire::Phase::Scheduled));
+    assert_eq!(talk.report().await, [(1, wire::Phase::Scheduled)]);
+    agent.node.reports.set(report(2, wire::Phase::Scheduled));
+    // It lives, and keeps its reports to itself.
+    for _ in 0..3 {
+        talk.acknowledge().await;
+    }
+    agent.node.reports.set(report(2, wire::Phase::Running));
+    agent.node.reports.set(report(1, wire::Phase::Running));
+    let taken_in = Down::ReportAck(wire::ReportAck { reports: 1 });
+    say(&talk.outbound, taken_in).await;
+    let told = talk.report().await;
+    assert_eq!(told, [(2, wire::Phase::Running), (1, wire::Phase::Running)]);
 }
 
 #[tokio::test]

@@ -110,6 +110,7 @@ impl Agent for Service {
             heartbeat_ms: u64::try_from(heartbeat.as_millis()).expect("short"),
             lease_ms: u64::try_from(self.lease.as_millis()).expect("short"),
             endpoints: Vec::new(),
+            report_window: 0,
         };
         say(&outbound, Down::Welcome(welcome)).await;
         let (told, reports) = mpsc::unbounded_channel();
@@ -272,7 +273,14 @@ async fn hear(
         match message.ok().flatten().and_then(|m| m.message) {
             Some(Up::Heartbeat(heartbeat)) => {
                 let sequence = heartbeat.sequence;
-                say(&outbound, Down::HeartbeatAck(wire::HeartbeatAck { sequence })).await;
+                say(
+                    &outbound,
+                    Down::HeartbeatAck(wire::HeartbeatAck {
+                        sequence,
+                        ..Default::default()
+                    }),
+                )
+                .await;
             }
             Some(Up::Report(report)) => {
                 for report in report.sandboxes {

@@ -7,6 +7,7 @@
 //! | `table` | the open sessions, by node |
 //! | `dispatch` | from changes of the state to the sessions that they concern |
 //! | `stream` | one session, from its hello to its end |
+//! | `crowd` | what keeps many sessions from crowding out everything else |
 //! | `hello` | what an agent says first, checked |
 //! | `desired` | what a sandbox is to a node (pure) |
 //! | `report` | what agents say of sandboxes (pure) |
@@ -16,6 +17,7 @@
 //! Only a leader has sessions; they all end when it ceases to be one. Called by `api`.
 
 mod conversation;
+mod crowd;
 mod desired;
 mod dispatch;
 mod hello;
@@ -50,6 +52,7 @@ pub struct Sessions {
     timings: Timings,
     table: table::Table,
     relays: relay::Relays,
+    reporting: crowd::Reporting,
     stopping: CancellationToken,
 }
 
@@ -91,15 +94,17 @@ impl Sessions {
             timings,
             table: table::Table::default(),
             relays: relay::Relays::default(),
+            reporting: crowd::Reporting::default(),
             stopping,
         }
     }
 
-    /// Begins a session on an agent's stream; what the agent is told comes out of the answer.
+    /// Begins a session on an agent's stream; what the agent is told comes out of the answer. During an election it
+    /// waits for its outcome, in bounded time: who asks again and again would only keep it from ending.
     ///
     /// # Errors
     /// [`SessionError::NotLeader`] and [`SessionError::Stopping`]; all else is told on the stream, as its last item.
-    pub fn open(
+    pub async fn open(
         &self,
         caller: Caller,
         messages: Streaming<wire::AgentMessage>,
@@ -107,6 +112,7 @@ impl Sessions {
         if self.stopping.is_cancelled() {
             return Err(SessionError::Stopping);
         }
+        crowd::until_somebody_leads(self.replica.id(), self.replica.leadership()).await;
         let leadership = self.leading()?;
         let (outbox, told) = mpsc::channel(table::OUTBOX);
         tokio::spawn(stream::run(

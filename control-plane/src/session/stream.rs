@@ -1,6 +1,7 @@
 //! One session, from its hello to its end. Owns what its agent has been told and what it has said that is not yet
 //! in the log. Called by `Sessions::open`.
 
+use super::crowd::{REPORT_WINDOW, Reporting};
 use super::desired::{self, Standing, standing};
 use super::hello::{self, Hello, checked};
 use super::report::{self, Pending};
@@ -35,6 +36,8 @@ struct Session<'a> {
     /// What the agent has, or has been told to have, and has not said to be gone.
     known: BTreeSet<Uid>,
     pending: Pending,
+    /// Messages with reports that the agent has not seen acknowledged.
+    unacknowledged: u32,
 }
 
 /// Serves an agent until one of both has had enough; tells it why.
@@ -80,6 +83,7 @@ async fn serve(
         term,
         known: hello.inventory.iter().map(|report| Uid(report.uid)).collect(),
         pending: Pending::default(),
+        unacknowledged: 0,
     };
     let entry = session.seat.entry().clone();
     let node = session.node.clone();
@@ -115,9 +119,18 @@ impl Session<'_> {
         let entry = self.seat.entry().clone();
         let mut proposing = FuturesUnordered::new();
         loop {
+            if proposing.is_empty() && self.pending.is_empty() {
+                self.acknowledge().await?;
+            }
             if proposing.is_empty() && !self.pending.is_empty() {
                 let reports = self.pending.take(REPORTS_PER_COMMAND);
-                proposing.push(offer(self.sessions.replica.clone(), self.node.clone(), reports));
+                let sessions = self.sessions;
+                proposing.push(offer(
+                    sessions.replica.clone(),
+                    sessions.reporting.clone(),
+                    self.node.clone(),
+                    reports,
+                ));
             }
             tokio::select! {
                 message = messages.message() => match message {
@@ -208,6 +221,7 @@ impl Session<'_> {
             heartbeat_ms: millis(self.sessions.timings.heartbeat),
             lease_ms: millis(self.sessions.timings.node_lease),
             endpoints: self.sessions.replica.endpoints().borrow().clone(),
+            report_window: REPORT_WINDOW,
         };
         self.send(leader_message::Message::Welcome(welcome)).await
     }
@@ -217,13 +231,14 @@ impl Session<'_> {
         match message.message {
             Some(agent_message::Message::Heartbeat(heartbeat)) => {
                 self.check_lease()?;
-                let sequence = heartbeat.sequence;
-                self.send(leader_message::Message::HeartbeatAck(wire::HeartbeatAck {
-                    sequence,
-                }))
-                .await
+                let ack = wire::HeartbeatAck {
+                    sequence: heartbeat.sequence,
+                    spread_ms: millis(self.sessions.spread()),
+                };
+                self.send(leader_message::Message::HeartbeatAck(ack)).await
             }
             Some(agent_message::Message::Report(report)) => {
+                self.unacknowledged += 1;
                 let named = report
                     .sandboxes
                     .into_iter()
@@ -252,6 +267,16 @@ impl Session<'_> {
             // Of a newer version.
             None => Ok(()),
         }
+    }
+
+    /// All that was reported is in the log, or was no news: the agent may go on.
+    async fn acknowledge(&mut self) -> Result<(), SessionError> {
+        let reports = std::mem::take(&mut self.unacknowledged);
+        if reports == 0 {
+            return Ok(());
+        }
+        self.send(leader_message::Message::ReportAck(wire::ReportAck { reports }))
+            .await
     }
 
     /// Of what an agent was told to remove and never had, it knows the uid alone.
@@ -340,6 +365,7 @@ impl Session<'_> {
 /// Proposes reports; those that must be tried again come back, after a pause.
 async fn offer(
     replica: Replica,
+    reporting: Reporting,
     node: NodeId,
     reports: Vec<wire::SandboxReport>,
 ) -> Vec<wire::SandboxReport> {
@@ -347,7 +373,10 @@ async fn offer(
         request_id: String::new(),
         op: Some(reports_of(&node, reports.clone())),
     };
-    match replica.propose(command).await {
+    let turn = reporting.turn(reports.len()).await;
+    let answered = replica.propose(command).await;
+    drop(turn);
+    match answered {
         Ok(_) => Vec::new(),
         // Decided: what they were about is no longer so.
         Err(ProposeError::Rejected(rejected)) => {

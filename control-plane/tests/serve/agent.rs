@@ -143,7 +143,7 @@ impl Agent {
         loop {
             match self.hear().await.expect("the session is open") {
                 Message::Desired(desired) => return desired,
-                Message::HeartbeatAck(_) => {}
+                Message::HeartbeatAck(_) | Message::ReportAck(_) => {}
                 other => panic!("not expected: {other:?}"),
             }
         }

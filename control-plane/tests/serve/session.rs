@@ -43,9 +43,32 @@ async fn heartbeats_are_acknowledged_and_a_report_of_the_agent_itself_is_not_ech
     let mut watch = Watch::of(&cluster, 0, Kind::Sandbox, "s").await;
     agent.report(running(&desired)).await;
     watch.until_phase(Phase::Running).await;
+    match agent.hear().await.expect("the session is open") {
+        Message::ReportAck(ack) => assert_eq!(ack.reports, 1),
+        other => panic!("the report is acknowledged next, not {other:?}"),
+    }
     agent.heartbeat(7).await;
     match agent.hear().await.expect("the session is open") {
         Message::HeartbeatAck(ack) => assert_eq!(ack.sequence, 7),
+        other => panic!("an acknowledgement comes next, not {other:?}"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn report_that_is_no_news_is_acknowledged_as_well() {
+    let cluster = Cluster::start(1).await;
+    let mut agent = Agent::join(&cluster, "n").await;
+    agent.desired().await;
+    assert!(agent.welcome.report_window > 0);
+    let unheard_of = wire::SandboxReport {
+        sandbox_id: "unheard-of".to_owned(),
+        uid: 99,
+        phase: Phase::Running.into(),
+        ..Default::default()
+    };
+    agent.report(unheard_of).await;
+    match agent.hear().await.expect("the session is open") {
+        Message::ReportAck(ack) => assert_eq!(ack.reports, 1),
         other => panic!("an acknowledgement comes next, not {other:?}"),
     }
 }

@@ -23,6 +23,7 @@ impl Agent for AgentService {
         let told = self
             .0
             .open(caller, request.into_inner())
+            .await
             .map_err(|e| session_status(&e))?;
         let told = ReceiverStream::new(told).map(|told| told.map_err(|e| session_status(&e)));
         Ok(Response::new(Box::pin(told)))
