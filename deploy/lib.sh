@@ -1,9 +1,10 @@
 # Shared by quickstart.sh and test.sh: what both need of the machine, and how they speak. Sourced, never run.
 # shellcheck shell=bash
 
-# What the programs are built with, what they run containers with, and what stands in for a registry and images.
+# What the programs are built with, what they run containers with, what stands in for a registry and images, and what
+# the benchmark measures beside.
 PACKAGES=(build-essential ca-certificates curl git libclang-dev pkg-config protobuf-compiler libseccomp-dev
-  busybox-static crun docker-registry iproute2 nftables openssl runc util-linux)
+  busybox-static crun docker-registry etcd-server iproute2 nftables openssl runc util-linux)
 # Of the workspace's Cargo.toml.
 RUST_VERSION=1.88
 

@@ -34,6 +34,12 @@ pub(crate) enum BenchError {
     Unwatched,
     #[error("node {0} tells no address at which its published ports could be reached")]
     NoAddress(String),
+    #[error("there are no {0}: nothing was measured")]
+    Nothing(&'static str),
+    #[error("etcd refuses a write: {}", .0.message())]
+    Etcd(Box<tonic::Status>),
+    #[error("{source}; the log of a member ends with: {log}")]
+    EtcdStart { source: Box<BenchError>, log: String },
     #[error("{0} is left after the run")]
     Left(String),
 }

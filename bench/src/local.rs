@@ -14,8 +14,17 @@ pub(crate) struct Local {
 }
 
 impl Local {
-    /// Brings it up. `cpu`: processors that the node says it has, so that admission bounds nothing here.
-    pub(crate) fn up(programs: &Path, replicas: u8, cpu: u32) -> Result<Self, BenchError> {
+    /// With one agent. `cpu`: processors that the node says it has, so that admission bounds nothing here.
+    pub(crate) fn with_agent(programs: &Path, replicas: u8, cpu: u32) -> Result<Self, BenchError> {
+        let cpu = format!("--agent-arg=--cpu={cpu}");
+        Self::up(
+            programs,
+            &["--agents", "1", "--replicas", &replicas.to_string(), &cpu],
+        )
+    }
+
+    /// Brings it up; `args` are further ones of `sbxctl dev up`.
+    pub(crate) fn up(programs: &Path, args: &[&str]) -> Result<Self, BenchError> {
         let dir = tempfile::tempdir().map_err(|source| BenchError::System {
             act: "make a folder",
             source,
@@ -24,9 +33,7 @@ impl Local {
             dir,
             programs: programs.to_owned(),
         };
-        let (replicas, cpu) = (replicas.to_string(), format!("--agent-arg=--cpu={cpu}"));
-        let args = ["dev", "up", "--agents", "1", "--replicas", &replicas, &cpu];
-        local.run("sbxctl", &args)?;
+        local.run("sbxctl", &[&["dev", "up"], args].concat())?;
         Ok(local)
     }
 
@@ -41,15 +48,24 @@ impl Local {
         output(command)
     }
 
-    fn members(&self) -> PathBuf {
+    /// The folder of the whole run, on the disk that the replicas write to.
+    pub(crate) fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// Where the members live.
+    pub(crate) fn members(&self) -> PathBuf {
         self.dir.path().join("cluster")
+    }
+
+    /// The authority and everybody's certificates.
+    pub(crate) fn identity(&self) -> PathBuf {
+        self.members().join("identity")
     }
 
     /// How the cluster is reached.
     pub(crate) fn context(&self) -> Result<context::File, BenchError> {
-        Ok(context::File::read(
-            &self.members().join("identity").join(context::FILE),
-        )?)
+        Ok(context::File::read(&self.identity().join(context::FILE))?)
     }
 
     /// Where the agent keeps what it has.
@@ -91,4 +107,16 @@ pub(crate) fn output(mut command: Command) -> Result<String, BenchError> {
         status: output.status,
         words: words.join(" "),
     })
+}
+
+/// Where our programs are: there, or beside the running one.
+pub(crate) fn programs(named: Option<&Path>) -> Result<PathBuf, BenchError> {
+    if let Some(named) = named {
+        return Ok(named.to_owned());
+    }
+    let own = std::env::current_exe().map_err(|source| BenchError::System {
+        act: "find the running program",
+        source,
+    })?;
+    Ok(own.parent().map(Path::to_owned).unwrap_or_default())
 }

@@ -4,16 +4,22 @@
 //! | module | owns |
 //! |---|---|
 //! | [`provision`] | the subcommand of that name: from a manifest to an answer on a published port, and back to nothing |
+//! | [`cluster`] | the subcommand of that name: the control plane under load |
 //! | [`local`] | a cluster of this machine, for as long as a run takes |
 //! | [`quantile`] | what is told of many measured times |
 //! | [`http`] | the moment when a port answers |
-//! | [`svg`] | a chart of bars |
+//! | [`process`] | what a process takes |
+//! | [`svg`] | charts |
+//! | [`output`] | where figures and news go |
 //!
 //! One file or folder per subcommand. Figures go to stdout and to the files that were asked for, all else to stderr.
 
+mod cluster;
 mod error;
 mod http;
 mod local;
+mod output;
+mod process;
 mod provision;
 mod quantile;
 mod svg;
@@ -34,6 +40,8 @@ struct Arguments {
 enum Command {
     /// How fast sandboxes come and go: each stage, up to the first HTTP 200 on the published port, and deletion
     Provision(provision::ProvisionArgs),
+    /// How the control plane bears load: writes and failovers beside etcd, placement, thousands of agents, growth
+    Cluster(cluster::ClusterArgs),
 }
 
 fn main() -> ExitCode {
@@ -43,6 +51,7 @@ fn main() -> ExitCode {
         Ok(runtime) => runtime.block_on(async {
             match arguments.command {
                 Command::Provision(args) => provision::run(args).await,
+                Command::Cluster(args) => cluster::run(args).await,
             }
         }),
         Err(source) => Err(error::BenchError::System {

@@ -10,6 +10,7 @@ pub(crate) struct Summary {
     pub(crate) min: f64,
     pub(crate) p50: f64,
     pub(crate) p95: f64,
+    pub(crate) p99: f64,
     pub(crate) max: f64,
 }
 
@@ -27,6 +28,7 @@ impl Summary {
             min: *ms.first()?,
             p50: at(50)?,
             p95: at(95)?,
+            p99: at(99)?,
             max: *ms.last()?,
         })
     }

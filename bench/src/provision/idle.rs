@@ -4,7 +4,7 @@ use super::contender::Contender;
 use super::course::Course;
 use crate::error::BenchError;
 use crate::local::{AGENT, Local};
-use nix::unistd::{SysconfVar, sysconf};
+use crate::process::{KIB_PER_MIB, cpu, sum_kib};
 use serde::Serialize;
 use std::fs;
 use std::io;
@@ -13,7 +13,6 @@ use std::time::{Duration, Instant};
 
 /// After a burst, for what was put off to be done.
 const SETTLE: Duration = Duration::from_secs(2);
-const KIB: f64 = 1_024.0;
 
 #[derive(Debug, Serialize)]
 pub(super) struct Idle {
@@ -51,13 +50,13 @@ async fn look(local: &Local, count: u32, watch: Duration) -> Result<Idle, BenchE
     tokio::time::sleep(watch).await;
     let used = cpu(agent).map_err(read)?.saturating_sub(before);
     let agent_cpu_percent = 100.0 * used.as_secs_f64() / begun.elapsed().as_secs_f64();
-    let agent_rss_mib = sum_kib(agent, "status", &["VmRSS:"]).map_err(read)? / KIB;
+    let agent_rss_mib = sum_kib(agent, "status", &["VmRSS:"]).map_err(read)? / KIB_PER_MIB;
     let monitors = monitors(local).map_err(read)?;
     let mean = |keys: &[&str]| -> f64 {
         let each = monitors
             .iter()
             .filter_map(|pid| sum_kib(*pid, "smaps_rollup", keys).ok());
-        each.sum::<f64>() / (monitors.len().max(1) as f64) / KIB
+        each.sum::<f64>() / (monitors.len().max(1) as f64) / KIB_PER_MIB
     };
     Ok(Idle {
         sandboxes: count,
@@ -78,32 +77,6 @@ fn agent_pid(local: &Local) -> Result<u32, BenchError> {
         act: "find the agent",
         source: io::ErrorKind::NotFound.into(),
     })
-}
-
-/// Used by a process since it was started, in itself and in the kernel.
-fn cpu(pid: u32) -> io::Result<Duration> {
-    const BEHIND_NAME: usize = 14 - 3;
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    let fields = stat.rsplit_once(')').map_or("", |(_, fields)| fields);
-    let ticks: u64 = fields
-        .split_ascii_whitespace()
-        .skip(BEHIND_NAME)
-        .take(2)
-        .filter_map(|field| field.parse::<u64>().ok())
-        .sum();
-    let per_second = sysconf(SysconfVar::CLK_TCK)?.unwrap_or(100);
-    Ok(Duration::from_secs_f64(ticks as f64 / per_second as f64))
-}
-
-fn sum_kib(pid: u32, file: &str, keys: &[&str]) -> io::Result<f64> {
-    let text = fs::read_to_string(format!("/proc/{pid}/{file}"))?;
-    let values = text.lines().filter_map(|line| {
-        let mut words = line.split_ascii_whitespace();
-        let key = words.next().filter(|key| keys.contains(key))?;
-        let value: f64 = words.next()?.parse().ok()?;
-        (!key.is_empty()).then_some(value)
-    });
-    Ok(values.sum())
 }
 
 /// The processes that watch sandboxes of this cluster.

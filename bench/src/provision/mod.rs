@@ -22,7 +22,8 @@ mod report;
 mod sandboxes;
 
 use crate::error::BenchError;
-use crate::local::Local;
+use crate::local::{Local, programs};
+use crate::output::{say, tell, write_file};
 use bare::Bare;
 use clap::{Args, ValueEnum};
 use cli::context;
@@ -30,7 +31,6 @@ use course::{Case, Course};
 use engine::Engine;
 use report::Report;
 use sandboxes::Sandboxes;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -124,10 +124,7 @@ pub(crate) async fn run(args: ProvisionArgs) -> Result<(), BenchError> {
     let files = [(&args.json, report.json()), (&args.svg, report.svg())];
     for (path, text) in files {
         if let Some(path) = path {
-            std::fs::write(path, text).map_err(|source| BenchError::Write {
-                path: path.clone(),
-                source,
-            })?;
+            write_file(path, &text)?;
         }
     }
     Ok(())
@@ -158,7 +155,7 @@ fn cases(args: &ProvisionArgs) -> Vec<Case> {
 
 async fn sandboxd(args: &ProvisionArgs, cases: &[Case], report: &mut Report) -> Result<(), BenchError> {
     let (local, context) = if args.server.is_empty() {
-        let local = Local::up(&programs(args)?, args.replicas, PROCESSORS)?;
+        let local = Local::with_agent(&programs(args.programs.as_deref())?, args.replicas, PROCESSORS)?;
         image::import(&local)?;
         let context = local.context()?;
         (Some(local), context)
@@ -217,30 +214,4 @@ impl What {
             Self::Podman => "podman",
         }
     }
-}
-
-fn programs(args: &ProvisionArgs) -> Result<PathBuf, BenchError> {
-    if let Some(programs) = &args.programs {
-        return Ok(programs.clone());
-    }
-    let own = std::env::current_exe().map_err(|source| BenchError::System {
-        act: "find the running program",
-        source,
-    })?;
-    Ok(own.parent().map(Path::to_owned).unwrap_or_default())
-}
-
-/// Data, to stdout.
-fn say(text: &str) -> Result<(), BenchError> {
-    std::io::stdout()
-        .write_all(text.as_bytes())
-        .map_err(|source| BenchError::System {
-            act: "write the figures",
-            source,
-        })
-}
-
-/// What is being done, to stderr. That nobody reads it is no failure.
-fn tell(text: impl std::fmt::Display) {
-    writeln!(std::io::stderr(), "{text}").ok();
 }

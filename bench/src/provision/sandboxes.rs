@@ -216,7 +216,7 @@ async fn follow(
         let change = match changes.next().await {
             Ok(change) => change,
             Err(error) => {
-                super::tell(format_args!("the watch has ended: {error}"));
+                crate::output::tell(format_args!("the watch has ended: {error}"));
                 // Whoever waits is told by the senders' end.
                 lock(&seen).clear();
                 return;

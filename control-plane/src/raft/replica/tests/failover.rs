@@ -142,28 +142,3 @@ async fn all_replicas_restarted_show_what_was_acknowledged() {
         "a restarted leader is elected anew"
     );
 }
-
-/// How long a leader's death keeps writers waiting; run it alone, in release, to judge `tuning`.
-#[tokio::test(flavor = "multi_thread")]
-#[ignore = "a measurement"]
-async fn measure_takeover() {
-    let mut took = Vec::new();
-    let mut cluster = Cluster::of(3).await;
-    for n in 0..40 {
-        cluster.write(external(2 * n)).await;
-        let leader = cluster.leader().await.id();
-        let begun = clock::instant();
-        cluster.kill(leader);
-        cluster.write(external(2 * n + 1)).await;
-        took.push(begun.elapsed());
-        cluster.restart(leader).await;
-        let back = cluster.replica(leader);
-        until(&back, "it knows the leader", |now| now.leader.is_some()).await;
-        back.linearize().await.unwrap();
-    }
-    took.sort();
-    eprintln!(
-        "takeover: p50 {:?}, p90 {:?}, max {:?}",
-        took[20], took[36], took[39]
-    );
-}

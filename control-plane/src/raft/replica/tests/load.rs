@@ -1,7 +1,6 @@
 //! Writes and reads on a healthy cluster.
 
 use super::{Cluster, external, external_id, has};
-use crate::clock;
 use crate::raft::ProposeError;
 use proto::wire;
 
@@ -131,46 +130,5 @@ async fn concurrent_reads_share_rounds() {
     let reads = (0..1_000).map(|_| follower.linearize());
     for read in futures::future::join_all(reads).await {
         read.unwrap();
-    }
-}
-
-/// What a write costs with this many clients; run it alone, in release, to judge `propose`.
-#[tokio::test(flavor = "multi_thread")]
-#[ignore = "a measurement"]
-async fn measure_writes() {
-    let cluster = Cluster::of(3).await;
-    let leader = cluster.leader().await;
-    let mut next = 0;
-    for clients in [1, 16, 64, 256] {
-        let writes = clients * 100;
-        let (index, begun) = (*leader.replicated().applied().borrow(), clock::instant());
-        let each = |client: u64| {
-            let leader = leader.clone();
-            let first = next + client * 100;
-            tokio::spawn(async move {
-                let mut took = Vec::new();
-                for n in first..first + 100 {
-                    let begun = clock::instant();
-                    while let Err(e) = leader.propose(external(n)).await {
-                        eprintln!("refused: {e}");
-                    }
-                    took.push(begun.elapsed());
-                }
-                took
-            })
-        };
-        let all = futures::future::join_all((0..clients).map(each)).await;
-        let mut took: Vec<_> = all.into_iter().flat_map(Result::unwrap).collect();
-        took.sort();
-        next += writes;
-        let elapsed = begun.elapsed();
-        let entries = *leader.replicated().applied().borrow() - index;
-        eprintln!(
-            "{clients:4} clients: {:6.0}/s, p50 {:?}, p99 {:?}, {:.1} commands an entry",
-            writes as f64 / elapsed.as_secs_f64(),
-            took[took.len() / 2],
-            took[took.len() * 99 / 100],
-            writes as f64 / entries as f64
-        );
     }
 }

@@ -1,22 +1,24 @@
-//! How many sandboxes per second one core plans and applies, at 5,000 nodes with 100,000 sandboxes placed.
-//!
-//! ```sh
-//! cargo run --release -p control-plane --example placement_rate
-//! ```
+//! How many sandboxes per second one core plans and applies: the scheduler and the state alone, in this process.
 
-use control_plane::clock;
 use control_plane::schedule::{View, plan};
 use control_plane::state::State;
 use proto::wire::{self, command::Op};
-use std::io::Write;
-use std::time::Duration;
+use serde::Serialize;
+use std::time::{Duration, Instant};
 
-const NODES: usize = 5_000;
-const PLACED: usize = 100_000;
-/// Placed in one burst and measured.
-const BURST: usize = 20_000;
 /// As the leader's controller plans.
 const ROUND: usize = 1_000;
+
+/// Sandboxes per second.
+#[derive(Debug, Serialize)]
+pub(super) struct Placement {
+    nodes: usize,
+    placed: usize,
+    burst: usize,
+    pub(super) plan_per_second: f64,
+    pub(super) apply_per_second: f64,
+    pub(super) both_per_second: f64,
+}
 
 struct Cluster {
     state: State,
@@ -44,10 +46,10 @@ impl Cluster {
     fn place_all(&mut self) -> (Duration, Duration) {
         let (mut planning, mut applying) = (Duration::ZERO, Duration::ZERO);
         while self.view.has_work() {
-            let begun = clock::instant();
+            let begun = Instant::now();
             let planned = plan(&mut self.view, self.index, ROUND);
             planning += begun.elapsed();
-            let begun = clock::instant();
+            let begun = Instant::now();
             self.run(vec![Op::Place(wire::Place {
                 placements: planned.placements,
             })]);
@@ -56,32 +58,28 @@ impl Cluster {
         (planning, applying)
     }
 
-    fn add_sandboxes(&mut self, prefix: &str, count: usize) {
-        let text = |i: usize| {
-            format!(
-                "apiVersion: sandboxd.o/v1\nkind: Sandbox\nid: {prefix}-{i}\nspec:\n  \
-                 ports: [{{container_port: 80}}]\n  containers:\n    \
-                 - {{name: main, image: alpine, resource: {{cpu: 250m, memory: 128Mi}}}}\n"
-            )
-        };
+    fn add_sandboxes(&mut self, manifest: &wire::Manifest, prefix: &str, count: usize) {
         for i in 0..count {
-            let manifest = proto::manifest::parse(&text(i)).map(|mut all| all.remove(0));
-            let manifest = manifest.map(|m| wire::Manifest::from(&m)).ok();
+            let manifest = wire::Manifest {
+                id: format!("{prefix}-{i}"),
+                ..manifest.clone()
+            };
             self.run(vec![Op::Apply(wire::ApplyObject {
-                manifest,
+                manifest: Some(manifest),
                 ..Default::default()
             })]);
         }
     }
 }
 
-fn main() -> std::io::Result<()> {
+/// Places `burst` sandboxes like `manifest` on `nodes` that have `placed` of them already.
+pub(super) fn measure(manifest: &wire::Manifest, nodes: usize, placed: usize, burst: usize) -> Placement {
     let mut cluster = Cluster {
         state: State::default(),
         view: View::default(),
         index: 0,
     };
-    for i in 0..NODES {
+    for i in 0..nodes {
         cluster.run(vec![Op::RegisterNode(wire::RegisterNode {
             node_id: format!("node-{i}"),
             labels: Default::default(),
@@ -96,17 +94,17 @@ fn main() -> std::io::Result<()> {
             }),
         })]);
     }
-    cluster.add_sandboxes("old", PLACED);
+    cluster.add_sandboxes(manifest, "old", placed);
     cluster.place_all();
-    cluster.add_sandboxes("new", BURST);
+    cluster.add_sandboxes(manifest, "new", burst);
     let (planning, applying) = cluster.place_all();
-    let rate = |time: Duration| BURST as f64 / time.as_secs_f64();
-    let mut out = std::io::stdout();
-    writeln!(
-        out,
-        "{NODES} nodes, {PLACED} sandboxes placed, a burst of {BURST} in rounds of {ROUND}"
-    )?;
-    writeln!(out, "plan           {:>9.0}/s", rate(planning))?;
-    writeln!(out, "apply          {:>9.0}/s", rate(applying))?;
-    writeln!(out, "plan and apply {:>9.0}/s", rate(planning + applying))
+    let rate = |time: Duration| burst as f64 / time.as_secs_f64();
+    Placement {
+        nodes,
+        placed,
+        burst,
+        plan_per_second: rate(planning),
+        apply_per_second: rate(applying),
+        both_per_second: rate(planning + applying),
+    }
 }

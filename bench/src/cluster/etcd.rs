@@ -1,0 +1,272 @@
+//! Three members of etcd on this machine, on the same disk as our replicas, with TLS as they have: what our writes and
+//! failovers are measured beside. Owns their processes; they end when it is dropped.
+
+mod wire;
+
+use super::load::Writer;
+use crate::error::BenchError;
+use identity::authority::Authority;
+use identity::dial::Dialer;
+use identity::folder;
+use identity::principal::Principal;
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant, SystemTime};
+use tonic::transport::Channel;
+use tonic::{Code, Status};
+
+const MEMBERS: u8 = 3;
+const LOG: &str = "log";
+/// For the first election of the members.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// Of one attempt while a leader is being replaced: etcd keeps a request waiting that it can't serve.
+const ATTEMPT: Duration = Duration::from_millis(200);
+const PAUSE: Duration = Duration::from_millis(5);
+
+pub(super) struct Etcd {
+    program: PathBuf,
+    folder: PathBuf,
+    dialer: Dialer,
+    members: Vec<Option<Child>>,
+}
+
+impl Etcd {
+    /// Starts `program` in a new folder; returns when a write is acknowledged.
+    ///
+    /// # Errors
+    /// [`BenchError`], also where there is no such program.
+    pub(super) async fn start(program: &Path, folder: PathBuf) -> Result<Self, BenchError> {
+        folder::create(&folder).map_err(system)?;
+        let authority = Authority::create(SystemTime::now()).map_err(system)?;
+        for number in 0..MEMBERS {
+            let principal = Principal::Replica(u64::from(number));
+            // A member's certificate is checked against the address that it dials from as well.
+            let hosts = [host(number), "127.0.0.1".to_owned()];
+            let issued = authority.issue(&principal, &hosts, SystemTime::now());
+            let issued = issued.map_err(system)?;
+            let dir = folder.join(name(number));
+            folder::create(&dir).map_err(system)?;
+            let files = [
+                (folder::AUTHORITY, authority.certificate()),
+                (folder::KEY, &issued.key),
+                (folder::CERTIFICATE, &issued.chain),
+            ];
+            for (file, text) in files {
+                folder::write(&dir.join(file), text).map_err(system)?;
+            }
+        }
+        let mut etcd = Self {
+            program: program.to_owned(),
+            folder,
+            dialer: Dialer::trusting(authority.certificate()).map_err(system)?,
+            members: (0..MEMBERS).map(|_| None).collect(),
+        };
+        for number in 0..MEMBERS {
+            etcd.run(number)?;
+        }
+        match etcd.until_it_writes((0..MEMBERS).collect()).await {
+            Ok(()) => Ok(etcd),
+            Err(source) => Err(BenchError::EtcdStart {
+                source: Box::new(source),
+                log: etcd.last_words(),
+            }),
+        }
+    }
+
+    /// The last line that the first member has logged.
+    fn last_words(&self) -> String {
+        let log = std::fs::read_to_string(self.folder.join(name(0)).join(LOG)).unwrap_or_default();
+        log.lines().last().unwrap_or("nothing").to_owned()
+    }
+
+    fn run(&mut self, number: u8) -> Result<(), BenchError> {
+        let dir = self.folder.join(name(number));
+        let file = |name: &str| dir.join(name).display().to_string();
+        let (client, peer) = (client_url(number), peer_url(number));
+        let all: Vec<String> = (0..MEMBERS)
+            .map(|n| format!("{}={}", name(n), peer_url(n)))
+            .collect();
+        let options = [
+            ("name", name(number)),
+            ("data-dir", file("data")),
+            ("listen-client-urls", client.clone()),
+            ("advertise-client-urls", client),
+            ("listen-peer-urls", peer.clone()),
+            ("initial-advertise-peer-urls", peer),
+            ("initial-cluster", all.join(",")),
+            ("initial-cluster-state", "new".to_owned()),
+            ("cert-file", file(folder::CERTIFICATE)),
+            ("key-file", file(folder::KEY)),
+            ("peer-cert-file", file(folder::CERTIFICATE)),
+            ("peer-key-file", file(folder::KEY)),
+            ("peer-trusted-ca-file", file(folder::AUTHORITY)),
+            ("peer-client-cert-auth", "true".to_owned()),
+            ("logger", "zap".to_owned()),
+            ("log-level", "warn".to_owned()),
+        ];
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(dir.join(LOG))
+            .map_err(system)?;
+        let child = Command::new(&self.program)
+            .args(options.iter().map(|(name, value)| format!("--{name}={value}")))
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().map_err(system)?)
+            .stderr(log)
+            .spawn();
+        let child = child.map_err(|source| BenchError::Run {
+            program: self.program.display().to_string(),
+            source,
+        })?;
+        self.members[usize::from(number)] = Some(child);
+        Ok(())
+    }
+
+    fn client(&self, number: u8) -> Result<wire::Client, BenchError> {
+        let endpoint = self.dialer.endpoint(&client_url(number)).map_err(system)?;
+        Ok(wire::Client::new(self.dialer.lazy(&endpoint)))
+    }
+
+    /// Writers with connections of their own, all to the leader, as ours find it as well.
+    pub(super) async fn writers(&self, count: usize, bytes: usize) -> Result<Vec<Puts>, BenchError> {
+        let leader = self.leader().await?;
+        let puts = (0..count).map(|n| {
+            Ok(Puts {
+                client: self.client(leader)?,
+                prefix: format!("bench-{n}"),
+                value: vec![0x5a; bytes],
+            })
+        });
+        puts.collect()
+    }
+
+    async fn leader(&self) -> Result<u8, BenchError> {
+        let begun = Instant::now();
+        while begun.elapsed() < PATIENCE {
+            for number in 0..MEMBERS {
+                let asked = self.client(number)?;
+                let status = tokio::time::timeout(ATTEMPT, asked.status()).await;
+                if let Ok(Ok(status)) = status
+                    && status.leads()
+                {
+                    return Ok(number);
+                }
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+        Err(BenchError::Timeout {
+            what: "an election of etcd".to_owned(),
+            seconds: PATIENCE.as_secs(),
+        })
+    }
+
+    /// How long a client of the others waits for its write to be acknowledged from the moment on at which the leader is
+    /// killed. The leader is started again, and has caught up afterwards.
+    pub(super) async fn kill_leader(&mut self) -> Result<Duration, BenchError> {
+        let leader = self.leader().await?;
+        let others: Vec<u8> = (0..MEMBERS).filter(|number| *number != leader).collect();
+        // Connected before, as a client is.
+        self.until_it_writes(others.clone()).await?;
+        let begun = Instant::now();
+        self.end(leader);
+        self.until_it_writes(others).await?;
+        let took = begun.elapsed();
+        self.run(leader)?;
+        // A read that is linearizable: what was written meanwhile is there.
+        self.until_it_writes(vec![leader]).await?;
+        Ok(took)
+    }
+
+    /// Returns when one of these members has acknowledged a write.
+    async fn until_it_writes(&self, members: Vec<u8>) -> Result<(), BenchError> {
+        let clients: Vec<wire::Client> = members
+            .iter()
+            .map(|n| self.client(*n))
+            .collect::<Result<_, _>>()?;
+        let begun = Instant::now();
+        let mut why = None;
+        while begun.elapsed() < PATIENCE {
+            for client in &clients {
+                match tokio::time::timeout(ATTEMPT, client.put(b"probe", b"x")).await {
+                    Ok(Ok(())) => return Ok(()),
+                    Ok(Err(status)) => why = Some(status),
+                    Err(_) => {}
+                }
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+        Err(refused(why.unwrap_or_else(|| {
+            Status::new(Code::DeadlineExceeded, "no answer")
+        })))
+    }
+
+    fn end(&mut self, number: u8) {
+        if let Some(mut child) = self.members[usize::from(number)].take() {
+            // It may have ended by itself.
+            child.kill().ok();
+            child.wait().ok();
+        }
+    }
+}
+
+impl Drop for Etcd {
+    fn drop(&mut self) {
+        for number in 0..MEMBERS {
+            self.end(number);
+        }
+    }
+}
+
+/// Puts of values of one size.
+pub(super) struct Puts {
+    client: wire::Client,
+    prefix: String,
+    value: Vec<u8>,
+}
+
+impl Writer for Puts {
+    async fn write(&self, number: u64) -> Result<(), BenchError> {
+        let key = format!("{}-{number}", self.prefix);
+        self.client
+            .put(key.as_bytes(), &self.value)
+            .await
+            .map_err(refused)
+    }
+}
+
+/// Loopback addresses are this process's own.
+fn host(number: u8) -> String {
+    let [a, b] = u16::try_from(std::process::id() % 60_000)
+        .unwrap_or_default()
+        .to_be_bytes();
+    format!("127.{}.{b}.{}", 1 + a, 200 + number)
+}
+
+fn name(number: u8) -> String {
+    format!("etcd-{number}")
+}
+
+fn client_url(number: u8) -> String {
+    format!("https://{}:2379", host(number))
+}
+
+fn peer_url(number: u8) -> String {
+    format!("https://{}:2380", host(number))
+}
+
+fn system(error: impl std::error::Error + Send + Sync + 'static) -> BenchError {
+    BenchError::System {
+        act: "set up etcd",
+        source: io::Error::other(error),
+    }
+}
+
+fn refused(status: Status) -> BenchError {
+    BenchError::Etcd(Box::new(status))
+}
+
+/// The channel that requests go over.
+type Connection = Channel;
