@@ -151,11 +151,13 @@ spec:
 #[test]
 fn ttl_ends_a_sandbox_by_itself() {
     let cluster = Cluster::up(1, &[]);
-    cluster
-        .apply(&manifest("brief", "sleep 600", "ttl_seconds: 3"), &["--wait"])
-        .ok();
+    let brief = |ttl: u64| manifest("brief", "sleep 600", &format!("ttl_seconds: {ttl}"));
+    let begun = std::time::Instant::now();
+    cluster.apply(&brief(600), &["--wait"]).ok();
     let before = cluster.get("sandbox", "brief");
     assert!(before["status"]["expire_at"].is_string(), "{before:#}");
+    // From its creation, however long it took to start.
+    cluster.apply(&brief(begun.elapsed().as_secs() + 3), &[]).ok();
     cluster.wait("sandbox/brief", "deleted", LONG).ok();
     let traces = Traces::of(&cluster, "agent-1");
     assert!(
