@@ -93,20 +93,30 @@ impl Drop for Replica {
 }
 
 impl Replica {
-    fn start(disk: &Disk, number: u8) -> Self {
+    /// With its data and its log in `dir`; the first of a cluster, or one that joins `first`.
+    fn start(dir: &Path, number: u8, first: Option<&Self>) -> Self {
         let host = host(number);
         let (endpoint, peer) = (format!("http://{host}:7070"), format!("http://{host}:7071"));
         let log = File::options()
             .create(true)
             .append(true)
-            .open(disk.path().join("log"))
+            .open(dir.join("log"))
             .expect("made");
+        let cluster = match first {
+            None => vec![
+                "--id".to_owned(),
+                "1".to_owned(),
+                "--initial-cluster".to_owned(),
+                format!("1={peer}={endpoint}"),
+            ],
+            Some(first) => vec!["--join".to_owned(), first.endpoint.clone()],
+        };
         let child = sbxorch()
-            .args(["--id", "1", "--insecure", "--log", "debug"])
+            .args(["--insecure", "--log", "info,openraft=error"])
             .args(["--min-free-disk", &format!("{NEEDED_MIB}Mi")])
             .arg("--data-dir")
-            .arg(disk.path().join("data"))
-            .args(["--initial-cluster", &format!("1={peer}={endpoint}")])
+            .arg(dir.join("data"))
+            .args(cluster)
             .args([
                 "--listen",
                 &format!("{host}:7070"),
@@ -153,7 +163,7 @@ fn assert_full(answer: Result<(), Status>) {
 #[tokio::test(flavor = "multi_thread")]
 async fn replica_refuses_before_its_disk_is_full_and_goes_on_when_there_is_room() {
     let disk = Disk::mount();
-    let mut replica = Replica::start(&disk, 30);
+    let mut replica = Replica::start(disk.path(), 30, None);
     replica.applied("first").await;
     replica.applied("second").await;
     let filler = disk.fill("filler", NEEDED_MIB / 2);
@@ -200,5 +210,48 @@ async fn replica_refuses_before_its_disk_is_full_and_goes_on_when_there_is_room(
     assert!(replica.child.try_wait().expect("it is ours").is_none(), "it runs");
     let log = std::fs::read_to_string(disk.path().join("log")).expect("it is text");
     assert!(log.contains("the disk has room again"), "{log}");
+    assert!(!log.contains("panicked"), "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn follower_whose_disk_is_full_lags_and_catches_up_while_the_others_go_on() {
+    let disk = Disk::mount();
+    let dirs = [0, 1].map(|_| tempfile::tempdir().expect("a folder"));
+    let leader = Replica::start(dirs[0].path(), 31, None);
+    leader.applied("first").await;
+    let mut full = Replica::start(disk.path(), 32, Some(&leader));
+    let _third = Replica::start(dirs[1].path(), 33, Some(&leader));
+    let members = async || {
+        let request = wire::ClusterRequest { stale: true };
+        let asked = leader.control().cluster(request).await;
+        asked
+            .map(|answer| answer.into_inner().replicas)
+            .unwrap_or_default()
+    };
+    let endpoint = full.endpoint.clone();
+    let until = async |what: &str, is_so: &dyn Fn(&[wire::Replica]) -> bool| {
+        let so = async {
+            while !is_so(&members().await) {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        within(what, so).await;
+    };
+    until("three voters", &|all| {
+        all.iter().filter(|r| r.voter && r.lag == 0).count() == 3
+    })
+    .await;
+    let filler = disk.fill("filler", NEEDED_MIB / 8);
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    for n in 0..20 {
+        leader.apply(&format!("e{n}")).await.expect("the others go on");
+    }
+    let lags = |all: &[wire::Replica]| all.iter().any(|r| r.endpoint == endpoint && r.lag >= 20);
+    until("a lag", &lags).await;
+    assert!(full.child.try_wait().expect("it is ours").is_none(), "it runs");
+    std::fs::remove_file(filler).expect("removed");
+    until("no lag", &|all| all.iter().all(|r| r.lag == 0)).await;
+    let log = std::fs::read_to_string(disk.path().join("log")).expect("it is text");
+    assert!(log.contains("the disk is full"), "{log}");
     assert!(!log.contains("panicked"), "{log}");
 }

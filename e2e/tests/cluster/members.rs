@@ -235,3 +235,27 @@ fn cluster_that_was_destroyed_is_restored_and_its_sandboxes_have_run_all_the_tim
     cluster.run("delete sandbox steady new --wait").ok();
     cluster.speak_to_all();
 }
+
+/// By pre-votes: a term that has risen meanwhile would depose the leader at the first word.
+#[test]
+fn replica_that_was_cut_off_deposes_nobody_when_it_comes_back() {
+    let cluster = Cluster::up(0, &[]);
+    let term = || {
+        let text = cluster.run("cluster members -o json").ok();
+        let members: Value = serde_json::from_str(&text).expect("it is JSON");
+        members["term"].as_u64().expect("a number")
+    };
+    let (leader, before) = (cluster.leader(), term());
+    let follower = cluster.member_that_is("follower").name;
+    cluster.run(&format!("dev partition {follower}")).ok();
+    // Some elections long.
+    std::thread::sleep(Duration::from_secs(2));
+    cluster.run("dev heal").ok();
+    let begun = Instant::now();
+    let text = || cluster.run("cluster members").ok();
+    while text().lines().any(|line| line.contains(" no ")) {
+        assert!(begun.elapsed() < LONG, "{}", text());
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    assert_eq!((cluster.leader(), term()), (leader, before));
+}

@@ -7,6 +7,7 @@ mod log;
 mod snapshots;
 mod state;
 mod suite;
+mod upgrade;
 
 use super::log_store::LogStore;
 use super::types::{Entry, LeaderId, LogId, Member, Membership, Payload, Proposal, TypeConfig};
