@@ -5,6 +5,7 @@
 mod check;
 
 use crate::runtime::image::{CollectPolicy, RegistryConfig};
+use crate::runtime::user_namespace::{IDS, IdRange};
 use clap::Args;
 use identity::token::JoinToken;
 use proto::id::NodeId;
@@ -16,6 +17,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use check::Problem;
+
+/// Within what systemd calls ids of containers, 524288 to 1879048191, and behind all that `/etc/subuid` hands out to
+/// people on a machine with fewer than 4,000 of them, which begins at 100000.
+const DEFAULT_USER_IDS: &str = "268435456:1610612736";
 
 /// Every key, each optional: as given on the command line, in the environment or in the file. The doc comments
 /// are the text of `--help`. Values of a form of our own are texts until [`Settings::check`], which tells all that is wrong.
@@ -150,6 +155,16 @@ pub struct Settings {
     #[arg(long, env = "SBX_SANDBOX_CIDR", value_name = "CIDR", global = true)]
     pub sandbox_cidr: Option<String>,
 
+    /// Whether sandboxes have user namespaces, in which root is nobody on this machine: auto is where the kernel and the
+    /// file system allow it, required ends the agent where they don't [default: auto]
+    #[arg(long, env = "SBX_USER_NAMESPACES", value_name = "WHEN", global = true)]
+    pub user_namespaces: Option<UserNamespaces>,
+
+    /// The ids of this machine that users in sandboxes have, 65536 for each sandbox: FIRST:COUNT. Nobody else may use
+    /// them [default: 268435456:1610612736]
+    #[arg(long, env = "SBX_USER_IDS", value_name = "IDS", global = true)]
+    pub user_ids: Option<String>,
+
     /// A name server for sandboxes [default: those of this machine that sandboxes can reach]. Repeat it, or
     /// separate with commas
     #[arg(
@@ -211,6 +226,19 @@ impl std::fmt::Display for GvisorPlatform {
     }
 }
 
+/// Whether sandboxes have user namespaces.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum UserNamespaces {
+    /// Where this machine can give them
+    #[default]
+    Auto,
+    /// Or else the agent does not start
+    Required,
+    /// Root in a container is root of this machine
+    Off,
+}
+
 /// The settings in force, checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
@@ -237,6 +265,8 @@ pub struct Config {
     pub cpu: Option<MilliCpu>,
     pub memory: Option<Bytes>,
     pub sandbox_cidr: Subnet,
+    pub user_namespaces: UserNamespaces,
+    pub user_ids: IdBlock,
     /// Empty: those of the machine.
     pub dns: Vec<IpAddr>,
     pub protect: Vec<Cidr>,
@@ -257,6 +287,35 @@ pub struct Subnet {
     pub address: Ipv4Addr,
     /// 8..=28
     pub prefix: u8,
+}
+
+/// Ids of the host that are given to sandboxes. At least one range of them, none of the host's own users.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct IdBlock {
+    pub first: u32,
+    pub count: u32,
+}
+
+impl IdBlock {
+    /// How many sandboxes they are enough for.
+    #[must_use]
+    pub fn ranges(self) -> u32 {
+        self.count / IDS
+    }
+
+    /// The range with that number, from 0.
+    #[must_use]
+    pub fn range(self, number: u32) -> Option<IdRange> {
+        let first = self.first.checked_add(number.checked_mul(IDS)?)?;
+        IdRange::from(first).filter(|_| number < self.ranges())
+    }
+
+    /// The number of a range that is one of these.
+    #[must_use]
+    pub fn number_of(self, range: IdRange) -> Option<u32> {
+        let number = range.root().checked_sub(self.first)? / IDS;
+        (self.range(number) == Some(range)).then_some(number)
+    }
 }
 
 /// Why the settings can't be used.
@@ -317,6 +376,8 @@ impl Settings {
             cpu: self.cpu.or(other.cpu),
             memory: self.memory.or(other.memory),
             sandbox_cidr: self.sandbox_cidr.or(other.sandbox_cidr),
+            user_namespaces: self.user_namespaces.or(other.user_namespaces),
+            user_ids: self.user_ids.or(other.user_ids),
             dns: self.dns.or(other.dns),
             protect: self.protect.or(other.protect),
             log: self.log.or(other.log),
@@ -353,6 +414,8 @@ impl Settings {
             cpu: None,
             memory: None,
             sandbox_cidr: Some("10.89.0.0/16".to_owned()),
+            user_namespaces: Some(UserNamespaces::default()),
+            user_ids: Some(DEFAULT_USER_IDS.to_owned()),
             dns: Some(Vec::new()),
             protect: Some(Vec::new()),
             log: Some("info".to_owned()),

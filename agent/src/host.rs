@@ -10,6 +10,8 @@ use crate::runtime::image::ImageStore;
 use crate::runtime::monitor::Nursery;
 use crate::runtime::network::Network;
 use crate::runtime::seccomp::Filters;
+use crate::runtime::user_namespace::{IdRange, takes_user_namespace};
+use crate::user_ids::{Exhausted, UserIds};
 use oci_spec::runtime::Capabilities;
 use proto::id::Uid;
 use proto::spec::{Runtime, SandboxSpec};
@@ -30,6 +32,8 @@ pub struct Host {
     pub network: Network,
     pub cgroups: Cgroups,
     pub addresses: Addresses,
+    /// `None`: no sandbox that is made has a user namespace.
+    pub user_ids: Option<UserIds>,
     pub reports: Reports,
     pub lease: Arc<Lease>,
     pub settings: HostSettings,
@@ -70,17 +74,18 @@ pub struct HostSettings {
 impl Host {
     #[must_use]
     pub fn new(
-        means: (ImageStore, Network, Cgroups, Addresses),
+        means: (ImageStore, Network, Cgroups, Addresses, Option<UserIds>),
         reports: Reports,
         lease: Arc<Lease>,
         settings: HostSettings,
     ) -> Self {
-        let (images, network, cgroups, addresses) = means;
+        let (images, network, cgroups, addresses, user_ids) = means;
         Self {
             images,
             network,
             cgroups,
             addresses,
+            user_ids,
             reports,
             lease,
             nursery: Arc::new(Nursery::of(settings.program.clone())),
@@ -115,6 +120,15 @@ impl Host {
             cgroups.prime();
             is_priming.store(false, Ordering::Relaxed);
         });
+    }
+
+    /// Ids for a sandbox of its own, where it is to have a user namespace.
+    ///
+    /// # Errors
+    /// [`Exhausted`]
+    pub(crate) fn take_user_ids(&self, runtime: Runtime) -> Result<Option<IdRange>, Exhausted> {
+        let user_ids = self.user_ids.as_ref().filter(|_| takes_user_namespace(runtime));
+        user_ids.map(UserIds::take).transpose()
     }
 
     /// The cgroup of a sandbox.

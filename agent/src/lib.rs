@@ -22,3 +22,4 @@ pub mod runtime;
 mod sandbox;
 pub mod sealed;
 pub mod session;
+pub mod user_ids;

@@ -35,16 +35,22 @@ pub enum NodeError {
     Address { server: String, source: io::Error },
 }
 
+/// What others have found out about the node.
+#[derive(Debug, Clone)]
+pub struct Found {
+    pub runtimes: Vec<RuntimeInfo>,
+    /// `v1`, `v2` or `hybrid`.
+    pub cgroup_mode: String,
+    pub boot_id: String,
+    /// Sandboxes have them.
+    pub user_namespaces: bool,
+}
+
 /// What this node says of itself when it registers.
 ///
 /// # Errors
 /// [`NodeError`]
-pub fn report(
-    config: &Config,
-    runtimes: Vec<RuntimeInfo>,
-    cgroup_mode: String,
-    boot_id: String,
-) -> Result<NodeReport, NodeError> {
+pub fn report(config: &Config, found: Found) -> Result<NodeReport, NodeError> {
     let ip = match (config.advertise_ip, config.servers.first()) {
         (Some(ip), _) => Some(ip),
         (None, Some(server)) => Some(address_towards(server)?),
@@ -55,12 +61,13 @@ pub fn report(
         // Nothing dials an agent.
         port: 0,
         capacity: capacity(config)?,
-        runtimes,
+        runtimes: found.runtimes,
         default_runtime: config.default_runtime,
         agent_version: env!("CARGO_PKG_VERSION").to_owned(),
-        boot_id,
-        cgroup_mode,
+        boot_id: found.boot_id,
+        cgroup_mode: found.cgroup_mode,
         kernel: kernel(),
+        user_namespaces: Some(found.user_namespaces),
     })
 }
 

@@ -4,7 +4,7 @@
 use crate::host::{self, Host};
 use crate::lease::Tenure;
 use crate::plan::{Ending, Observed, Outcome, Stage};
-use crate::record::{self, RecordStage};
+use crate::record::{self, Record, RecordStage};
 use crate::runtime::cgroup::CgroupError;
 use crate::runtime::monitor::{self, Monitor, MonitorError};
 use crate::runtime::network::NetworkError;
@@ -44,12 +44,16 @@ pub(crate) async fn present(host: &Host) -> Result<BTreeSet<Uid>, ObserveError> 
     Ok(folders.into_iter().chain(groups).chain(attached).collect())
 }
 
-/// What is here of one sandbox. Its address counts as taken from now on.
+/// What is here of one sandbox. Its address and its user ids count as taken from now on.
 pub(crate) async fn sandbox(host: &Arc<Host>, uid: Uid) -> Sandbox {
     let dir = host.folder(uid);
     let mut sandbox = Sandbox::absent(host.clone(), uid, String::new());
     sandbox.observed.stage = Stage::Partial;
-    let (stage, report) = match record::read(&dir) {
+    let Record {
+        stage,
+        report,
+        user_ids,
+    } = match record::read(&dir) {
         Ok(Some(known)) => known,
         Ok(None) => return sandbox,
         Err(error) => {
@@ -62,6 +66,7 @@ pub(crate) async fn sandbox(host: &Arc<Host>, uid: Uid) -> Sandbox {
         }
     };
     sandbox.parts.ip = report.ip.parse().ok();
+    sandbox.parts.user_ids = user_ids;
     sandbox.report = report;
     if stage == RecordStage::Ended {
         sandbox.parts = Parts::default();
@@ -70,6 +75,9 @@ pub(crate) async fn sandbox(host: &Arc<Host>, uid: Uid) -> Sandbox {
     }
     if let Some(ip) = sandbox.parts.ip {
         host.addresses.keep(ip);
+    }
+    if let (Some(all), Some(ids)) = (&host.user_ids, user_ids) {
+        all.keep(ids);
     }
     let attached = monitor::attach(&host::monitor(&dir)).await;
     sandbox.observed = observed(stage, attached.as_ref(), &host.settings.boot_id);

@@ -1,6 +1,7 @@
-//! What a sandbox's folder says of it: how far it is, and what was told of it last. Owns the file `record` in
+//! What a sandbox's folder says of it: how far it is, what was told of it last, and which user ids it has. Owns the file `record` in
 //! there. Outlives the agent, not a power cut: that ends all sandboxes anyway. Written by `execute`, read by `observe`.
 
+use crate::runtime::user_namespace::IdRange;
 use crate::sealed::{self, Durability, SealedError};
 use proto::id::Uid;
 use proto::wire;
@@ -17,12 +18,27 @@ pub fn folder(sandboxes: &Path, uid: Uid) -> PathBuf {
     sandboxes.join(uid.to_string())
 }
 
+/// What was noted.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Record {
+    pub stage: RecordStage,
+    pub report: wire::SandboxReport,
+    /// `None`: those of the host.
+    pub user_ids: Option<IdRange>,
+}
+
 /// # Errors
 /// [`SealedError`], with the path.
-pub fn write(dir: &Path, stage: RecordStage, report: &wire::SandboxReport) -> Result<(), SealedError> {
+pub fn write(
+    dir: &Path,
+    stage: RecordStage,
+    report: &wire::SandboxReport,
+    user_ids: Option<IdRange>,
+) -> Result<(), SealedError> {
     let record = wire::SandboxRecord {
         stage: stage.into(),
         report: Some(report.clone()),
+        first_user_id: user_ids.map_or(0, IdRange::root),
     };
     sealed::write(&dir.join(FILE), MAGIC, &record, Durability::Process)
 }
@@ -32,9 +48,13 @@ pub fn write(dir: &Path, stage: RecordStage, report: &wire::SandboxReport) -> Re
 ///
 /// # Errors
 /// [`SealedError`]: nobody knows any more whether it has run.
-pub fn read(dir: &Path) -> Result<Option<(RecordStage, wire::SandboxReport)>, SealedError> {
+pub fn read(dir: &Path) -> Result<Option<Record>, SealedError> {
     let record = sealed::read::<wire::SandboxRecord>(&dir.join(FILE), MAGIC)?;
-    Ok(record.map(|record| (record.stage(), record.report.unwrap_or_default())))
+    Ok(record.map(|record| Record {
+        stage: record.stage(),
+        user_ids: IdRange::from(record.first_user_id),
+        report: record.report.unwrap_or_default(),
+    }))
 }
 
 /// The sandboxes that have a folder.

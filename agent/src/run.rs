@@ -4,7 +4,7 @@
 use crate::address::Addresses;
 use crate::blocking::blocking;
 use crate::clock;
-use crate::config::{Config, Subnet};
+use crate::config::{Config, Subnet, UserNamespaces};
 use crate::host::{Host, HostSettings};
 use crate::lease::Lease;
 use crate::ledger::{Ledger, LedgerError};
@@ -20,8 +20,10 @@ use crate::runtime::image::{CollectPolicy, ImageError, ImageStore, RegistryConfi
 use crate::runtime::monitor::Launch;
 use crate::runtime::network::{Network, NetworkConfig, NetworkError};
 use crate::runtime::process;
+use crate::runtime::user_namespace::{self, ProbeError};
 use crate::sealed::SealedError;
 use crate::session;
+use crate::user_ids::UserIds;
 use identity::dial::Dialer;
 use nix::fcntl::{Flock, FlockArg};
 use nix::sys::resource::{Resource, getrlimit};
@@ -39,6 +41,10 @@ use tokio_util::sync::CancellationToken;
 
 /// Sandboxes' files are nobody's business but the agent's.
 const PRIVATE: u32 = 0o700;
+/// Of the state's folder.
+const SANDBOXES: &str = "sandboxes";
+/// Beside sandboxes, of which none is called so.
+const PROBE: &str = "probe";
 /// How long an agent that starts waits for a command that works on the images: taking in a large archive takes as long.
 /// Who starts agents starts it again after that.
 const IMAGES_TURN: Duration = Duration::from_secs(60);
@@ -62,6 +68,8 @@ pub enum RunError {
     },
     #[error("cannot read the limit of open files: {0}")]
     OpenFiles(nix::Error),
+    #[error("user_namespaces is `required`, and this node can't give sandboxes any: {0}")]
+    UserNamespaces(Box<ProbeError>),
     #[error(transparent)]
     Membership(#[from] MembershipError),
     #[error(transparent)]
@@ -131,13 +139,22 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), RunError
         return Err(RunError::NotRoot);
     }
     let _lock = state_dir(&config.state_dir)?;
+    let user_ids = user_ids(&config).await?;
     let boot_id = clock::boot_id().map_err(RunError::BootId)?;
     let runtimes = process::runtimes().await;
     check_runtime(config.default_runtime, &runtimes)?;
     let cgroups = Cgroups::detect()?;
     cgroups.prepare_parent(&config.cgroup_parent)?;
     let found = versions(&runtimes);
-    let report = node::report(&config, runtimes, cgroups.mode().to_string(), boot_id.clone())?;
+    let report = node::report(
+        &config,
+        node::Found {
+            runtimes,
+            cgroup_mode: cgroups.mode().to_string(),
+            boot_id: boot_id.clone(),
+            user_namespaces: user_ids.is_some(),
+        },
+    )?;
     let ledger = Arc::new(Ledger::open(&config.state_dir, &boot_id)?);
     let lease = Arc::new(Lease::open(&config.state_dir, &boot_id)?);
     let reports = Reports::default();
@@ -175,7 +192,8 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), RunError
     let replicas = session_node.replicas.subscribe();
     tracing::info!(
         node = %config.node_id, ip = ?report.ip, cgroups = report.cgroup_mode, kernel = report.kernel,
-        cpu = %report.capacity.cpu, memory = %report.capacity.memory, runtimes = found, "starting"
+        cpu = %report.capacity.cpu, memory = %report.capacity.memory, runtimes = found,
+        user_namespaces = user_ids.is_some(), "starting"
     );
     let (state_dir, registries) = (config.state_dir.clone(), config.registries.clone());
     let policy = config.images.clone();
@@ -192,7 +210,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), RunError
     let guarding = guarded.guard();
     let addresses = Addresses::new(config.sandbox_cidr);
     let host = Arc::new(Host::new(
-        (images, network, cgroups, addresses),
+        (images, network, cgroups, addresses, user_ids),
         reports,
         lease,
         settings,
@@ -235,7 +253,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), RunError
 
 /// Makes the folder, which one agent at a time may use.
 fn state_dir(dir: &Path) -> Result<Flock<File>, RunError> {
-    for folder in ["sandboxes", "profiles"] {
+    for folder in [SANDBOXES, "profiles"] {
         make_folder(&dir.join(folder))?;
     }
     let path = dir.join("lock");
@@ -244,6 +262,38 @@ fn state_dir(dir: &Path) -> Result<Flock<File>, RunError> {
         source,
     })?;
     Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|_| RunError::InUse(dir.to_owned()))
+}
+
+/// The user ids that sandboxes get. `None`: they have no user namespaces, by the settings, or for want of what that takes.
+async fn user_ids(config: &Config) -> Result<Option<UserIds>, RunError> {
+    let dir = config.state_dir.clone();
+    let block = config.user_ids;
+    let probe = move || {
+        let ids = block.range(0).ok_or(ProbeError::NoIds)?;
+        for folder in [dir.clone(), dir.join(SANDBOXES)] {
+            user_namespace::let_pass(&folder)?;
+        }
+        user_namespace::probe(&dir.join(SANDBOXES).join(PROBE), &images(&dir), ids)
+    };
+    match config.user_namespaces {
+        UserNamespaces::Off => {
+            tracing::warn!("root in a container is root of this node: user_namespaces is `off`");
+            return Ok(None);
+        }
+        UserNamespaces::Required => {
+            let probed = blocking(probe).await;
+            probed.map_err(|why| RunError::UserNamespaces(Box::new(why)))?;
+        }
+        UserNamespaces::Auto => {
+            if let Err(why) = blocking(probe).await {
+                tracing::warn!(
+                    %why, "root in a container is root of this node: it can't give sandboxes user namespaces"
+                );
+                return Ok(None);
+            }
+        }
+    }
+    Ok(Some(UserIds::new(block)))
 }
 
 fn make_folder(path: &Path) -> Result<(), RunError> {
@@ -269,7 +319,7 @@ fn check_runtime(runtime: Runtime, found: &[RuntimeInfo]) -> Result<(), RunError
 fn host_settings(config: &Config, boot_id: String) -> Result<HostSettings, RunError> {
     let (_, open_files) = getrlimit(Resource::RLIMIT_NOFILE).map_err(RunError::OpenFiles)?;
     Ok(HostSettings {
-        sandboxes: config.state_dir.join("sandboxes"),
+        sandboxes: config.state_dir.join(SANDBOXES),
         profiles: config.state_dir.join("profiles"),
         cgroup_parent: config.cgroup_parent.clone(),
         resolv_conf: node::resolv_conf(&config.dns),

@@ -7,10 +7,13 @@ use crate::host::Host;
 use crate::lease::Tenure;
 use crate::ledger::Wanted;
 use crate::plan::{Ending, Observed, Outcome, Stage, Step, Wish, plan};
+use crate::record::{self, RecordStage};
 use crate::runtime::firewall::Rules;
 use crate::runtime::image::Image;
 use crate::runtime::monitor::Monitor;
 use crate::runtime::network::NetworkError;
+use crate::runtime::user_namespace::IdRange;
+use crate::sealed::SealedError;
 use proto::id::Uid;
 use proto::spec::SandboxSpec;
 use proto::status::{AssignedPort, Reason};
@@ -53,6 +56,8 @@ pub(crate) struct Sandbox {
 #[derive(Default)]
 pub(crate) struct Parts {
     pub(crate) ip: Option<Ipv4Addr>,
+    /// Of its user namespace; `None`: it has none.
+    pub(crate) user_ids: Option<IdRange>,
     /// One per container, in their order.
     pub(crate) images: Vec<Arc<Image>>,
     pub(crate) spec: Option<wire::MonitorSpec>,
@@ -293,6 +298,11 @@ impl Sandbox {
             expires: order.expires(),
             at: order.expires().into_iter().chain(lease).min(),
         }
+    }
+
+    /// Writes down how far it is, for the agent after this one.
+    pub(crate) fn record(&self, stage: RecordStage) -> Result<(), SealedError> {
+        record::write(&self.dir, stage, &self.report, self.parts.user_ids)
     }
 
     /// Lets the leader know, if anything has changed.

@@ -10,9 +10,12 @@
 use prost::Message;
 use std::fs::{self, File};
 use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 const HEADER: usize = 8;
+/// What sandboxes run and with which secrets in their environment is nobody's business.
+const PRIVATE: u32 = 0o600;
 
 /// Why a file can't be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -56,7 +59,9 @@ pub fn write(
     bytes.extend_from_slice(&crc32fast::hash(&body).to_le_bytes());
     bytes.extend_from_slice(&body);
     let aside = path.with_extension("new");
-    let mut file = File::create(&aside).map_err(fail("make", &aside))?;
+    let mut options = File::options();
+    options.write(true).create(true).truncate(true).mode(PRIVATE);
+    let mut file = options.open(&aside).map_err(fail("make", &aside))?;
     file.write_all(&bytes).map_err(fail("write", &aside))?;
     if durability == Durability::Power {
         file.sync_data().map_err(fail("sync", &aside))?;
@@ -168,11 +173,21 @@ mod tests {
         let record = wire::SandboxRecord {
             stage: wire::sandbox_record::Stage::Running.into(),
             report: Some(report),
+            first_user_id: 0,
         };
         check_golden(
             &record,
             *b"SBXR",
             "5342585289e02da70803121c0a017310071803320931302e38392e302e3242080a0470756c6c1003",
+        );
+        let mapped = wire::SandboxRecord {
+            first_user_id: 1 << 28,
+            ..record
+        };
+        check_golden(
+            &mapped,
+            *b"SBXR",
+            "53425852682a4d300803121c0a017310071803320931302e38392e302e3242080a0470756c6c1003188080808001",
         );
         let desired = wire::DesiredSandbox {
             sandbox_id: "s".to_owned(),

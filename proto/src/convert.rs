@@ -676,6 +676,7 @@ impl From<&NodeReport> for wire::NodeReport {
             boot_id: r.boot_id.clone(),
             cgroup_mode: r.cgroup_mode.clone(),
             kernel: r.kernel.clone(),
+            user_namespaces: r.user_namespaces,
         }
     }
 }
@@ -705,6 +706,7 @@ impl TryFrom<wire::NodeReport> for NodeReport {
             boot_id: w.boot_id,
             cgroup_mode: w.cgroup_mode,
             kernel: w.kernel,
+            user_namespaces: w.user_namespaces,
         })
     }
 }

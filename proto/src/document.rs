@@ -67,6 +67,8 @@ pub struct NodeDocument {
     pub resources: Resources,
     /// Empty until an agent has registered.
     pub runtimes: Vec<RuntimeInfo>,
+    /// Whether root in a sandbox is nobody on the node; `None`: no agent has said so.
+    pub user_namespaces: Option<bool>,
     #[serde(skip)]
     pub agent: AgentInfo,
 }
@@ -182,6 +184,7 @@ impl TryFrom<wire::Node> for NodeDocument {
         };
         let node = Node::try_from(wire)?;
         let (mut ip, mut port, mut runtimes) = (node.spec.ip, node.spec.port, Vec::new());
+        let mut user_namespaces = None;
         let mut agent = AgentInfo::default();
         if let Some(report) = node.report {
             let (cpu, memory) = report.capacity.allocatable();
@@ -195,6 +198,7 @@ impl TryFrom<wire::Node> for NodeDocument {
             ip = ip.or(report.ip);
             port = port.or((report.port != 0).then_some(report.port));
             runtimes = report.runtimes;
+            user_namespaces = report.user_namespaces;
             agent = AgentInfo {
                 version: report.agent_version,
                 cgroup_mode: report.cgroup_mode,
@@ -221,6 +225,7 @@ impl TryFrom<wire::Node> for NodeDocument {
             last_heartbeat,
             resources,
             runtimes,
+            user_namespaces,
             agent,
         })
     }

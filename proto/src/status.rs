@@ -214,6 +214,8 @@ pub struct NodeReport {
     /// `v1`, `v2` or `hybrid`.
     pub cgroup_mode: String,
     pub kernel: String,
+    /// Whether sandboxes have user namespaces; `None`: its agent is too old to say.
+    pub user_namespaces: Option<bool>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

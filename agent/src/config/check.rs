@@ -1,7 +1,8 @@
 //! From texts to checked values, with all that is wrong told at once. Pure.
 
-use super::{Config, Settings, Subnet, TlsSettings};
+use super::{Config, IdBlock, Settings, Subnet, TlsSettings};
 use crate::runtime::image::{CollectPolicy, Mirror, RegistryConfig, RegistryTransport};
+use crate::runtime::user_namespace::IDS;
 use identity::folder;
 use identity::token::{JoinToken, TokenError};
 use proto::id::NodeId;
@@ -16,6 +17,10 @@ use std::time::Duration;
 
 /// Fewer than 16 addresses are a mistake, and more than 16 million as well.
 const PREFIXES: std::ops::RangeInclusive<u8> = 8..=28;
+/// Below are a machine's own users, those of systemd's services, and `nobody`.
+const FIRST_USER_ID: u32 = 65_536;
+/// Some programs, and images' own users, know no larger ones.
+const LAST_USER_ID: u32 = i32::MAX.unsigned_abs();
 /// Runtimes of the command line take some 100 ms a container, and a busy machine several times that.
 const SHORTEST_START: Duration = Duration::from_secs(1);
 
@@ -88,6 +93,8 @@ pub(super) fn check(given: Settings) -> Result<Config, Vec<Problem>> {
         .and_then(|text| problems.take("memory", &text, positive(Bytes::parse(&text))));
     let cidr = given.sandbox_cidr.unwrap_or_default();
     let sandbox_cidr = problems.take("sandbox_cidr", &cidr, subnet(&cidr));
+    let ids = given.user_ids.unwrap_or_default();
+    let user_ids = problems.take("user_ids", &ids, id_block(&ids));
     let protect = problems.all("protect", given.protect, manifest::parse_cidr);
     match (
         node_id,
@@ -97,6 +104,7 @@ pub(super) fn check(given: Settings) -> Result<Config, Vec<Problem>> {
         start_timeout,
         max_alloc_percent,
         sandbox_cidr,
+        user_ids,
     ) {
         (
             Some(node_id),
@@ -106,6 +114,7 @@ pub(super) fn check(given: Settings) -> Result<Config, Vec<Problem>> {
             Some(start_timeout),
             Some(max_alloc_percent),
             Some(sandbox_cidr),
+            Some(user_ids),
         ) if problems.0.is_empty() => Ok(Config {
             node_id,
             servers,
@@ -123,6 +132,8 @@ pub(super) fn check(given: Settings) -> Result<Config, Vec<Problem>> {
             cpu,
             memory,
             sandbox_cidr,
+            user_namespaces: given.user_namespaces.unwrap_or_default(),
+            user_ids,
             dns: given.dns.unwrap_or_default(),
             protect,
         }),
@@ -304,4 +315,23 @@ fn subnet(text: &str) -> Result<Subnet, String> {
             PREFIXES.end()
         )),
     }
+}
+
+fn id_block(text: &str) -> Result<IdBlock, String> {
+    let numbers = text.split_once(':').and_then(|(first, count)| {
+        let block = IdBlock {
+            first: first.parse().ok()?,
+            count: count.parse().ok()?,
+        };
+        let last = block.first.checked_add(block.count.checked_sub(1)?)?;
+        Some((block, last))
+    });
+    let (block, last) = numbers.ok_or("is no block of ids; write FIRST:COUNT, such as 268435456:65536000")?;
+    if block.first < FIRST_USER_ID || last > LAST_USER_ID {
+        return Err(format!("reaches beyond {FIRST_USER_ID} to {LAST_USER_ID}"));
+    }
+    if block.ranges() == 0 {
+        return Err(format!("is not enough for one sandbox, which takes {IDS}"));
+    }
+    Ok(block)
 }

@@ -38,6 +38,44 @@ fn flags_of_a_local_cluster_are_accepted() {
         prefix: 16,
     };
     assert_eq!(config.sandbox_cidr, subnet);
+    let ids = config.user_ids;
+    assert_eq!((ids.first, ids.ranges()), (0x1000_0000, 0x6000));
+    assert_eq!(ids.range(0x6000), None);
+    let last = ids.range(0x5fff).expect("the last one");
+    assert_eq!((last.root(), ids.number_of(last)), (0x6fff_0000, Some(0x5fff)));
+}
+
+#[test]
+fn user_ids_are_a_block_that_is_nobody_elses() {
+    #[track_caller]
+    fn check(ids: &str, why: &str) {
+        check_problems(&format!("{GOOD} --user-ids {ids}"), &[why]);
+    }
+    for none in [
+        "",
+        "1",
+        "a:b",
+        "70000",
+        "70000:0",
+        "4294967295:4294967295",
+        "-1:65536",
+    ] {
+        let settings = Settings {
+            user_ids: Some(none.to_owned()),
+            ..flags(GOOD)
+        };
+        let said = settings.check().expect_err("refused").to_string();
+        assert!(said.contains("is no block of ids"), "{said}");
+    }
+    check("65535:65536", "reaches beyond 65536 to 2147483647");
+    check("2147418113:65536", "reaches beyond");
+    check("2147418112:65535", "is not enough");
+    let config = flags(&format!(
+        "{GOOD} --user-ids 2147418112:65536 --user-namespaces required"
+    ));
+    let config = config.check().expect("they are good");
+    assert_eq!(config.user_ids.ranges(), 1);
+    assert_eq!(config.user_namespaces, UserNamespaces::Required);
 }
 
 #[test]
@@ -98,7 +136,7 @@ fn everything_that_is_wrong_is_told_at_once() {
         assert!(said.contains("join_token") && said.contains(why), "{said}");
     }
     let several = format!(
-        "{GOOD} --label x --default-runtime docker --max-alloc-percent 0 --cpu 0 --memory 1x --sandbox-cidr 8.8.0.0/16 \
+        "{GOOD} --label x --default-runtime docker --max-alloc-percent 0 --cpu 0 --memory 1x --sandbox-cidr 8.8.0.0/16 --user-ids 100000:65535 \
          --protect 10.0.0.1/8 --mirror docker.io --advertise-ip 0.0.0.0 --cgroup-parent sandboxd --state-dir /a/../b"
     );
     check_problems(
@@ -114,6 +152,7 @@ fn everything_that_is_wrong_is_told_at_once() {
             "cpu: `0` must be greater than 0",
             "memory: `1x`",
             "sandbox_cidr: `8.8.0.0/16` must be a private IPv4 block",
+            "user_ids: `100000:65535` is not enough for one sandbox",
             "protect: `10.0.0.1/8`",
         ],
     );

@@ -11,6 +11,7 @@ use crate::runtime::files::{self, ContainerFiles, SandboxFiles};
 use crate::runtime::image::Image;
 use crate::runtime::namespace::Pins;
 use crate::runtime::process;
+use crate::runtime::user_namespace::{IdRange, UserNamespace, root_of};
 use crate::runtime::{seccomp, user};
 use oci_spec::runtime::LinuxSeccomp;
 use proto::budget;
@@ -40,6 +41,8 @@ pub(super) struct Input {
     pub(super) dir: PathBuf,
     pub(super) hostname: String,
     pub(super) ip: Ipv4Addr,
+    /// Of its user namespace, which is pinned already.
+    pub(super) user_ids: Option<IdRange>,
     /// One per container, in their order.
     pub(super) images: Vec<Arc<Image>>,
     pub(super) spec: Arc<SandboxSpec>,
@@ -54,8 +57,12 @@ pub(super) struct Prepared {
 pub(super) fn prepare(input: &Input) -> Result<Prepared, Failure> {
     let begun = Instant::now();
     let spec = &*input.spec;
-    let resolv_conf = &input.settings.resolv_conf;
-    let shared = files::prepare_sandbox(&input.dir, spec, &input.hostname, input.ip, resolv_conf)?;
+    let etc = files::Etc {
+        hostname: &input.hostname,
+        ip: input.ip,
+        resolv_conf: &input.settings.resolv_conf,
+    };
+    let shared = files::prepare_sandbox(&input.dir, spec, etc, user_namespace(input))?;
     let mut own = Vec::new();
     for (container, image) in spec.containers.iter().zip(&input.images) {
         own.push(files::prepare_container(&shared, spec, container, &image.layers)?);
@@ -88,6 +95,7 @@ pub(super) fn prepare(input: &Input) -> Result<Prepared, Failure> {
             expires_at_boot_ms: 0,
             grace_ms: crate::clock::millis(GRACE),
             instance,
+            root_id: root_of(shared.user_namespace.as_ref()),
         },
         timings_ms: stages.map(|(stage, time)| (stage.to_owned(), ms(time))).into(),
     })
@@ -114,7 +122,7 @@ fn render_instance(input: &Input, shared: &SandboxFiles) -> Result<wire::Monitor
     let spec = bundle::render_instance(&InstanceInput {
         spec: &input.spec,
         hostname: &input.hostname,
-        namespaces: namespaces(&pins),
+        namespaces: namespaces(&pins, None),
         cgroup: Cgroup {
             path: &of_instance(&input.cgroup),
             namespace: true,
@@ -133,12 +141,18 @@ fn render_instance(input: &Input, shared: &SandboxFiles) -> Result<wire::Monitor
     })
 }
 
-fn namespaces(pins: &Pins) -> Namespaces<'_> {
+fn namespaces<'a>(pins: &'a Pins, user: Option<&'a UserNamespace>) -> Namespaces<'a> {
     Namespaces {
         net: &pins.net,
         uts: &pins.uts,
         ipc: &pins.ipc,
+        user,
     }
+}
+
+fn user_namespace(input: &Input) -> Option<UserNamespace> {
+    let path = Pins::below(&host::pins(&input.dir)).user;
+    input.user_ids.map(|ids| UserNamespace { path, ids })
 }
 
 /// Writes the OCI spec of one container.
@@ -175,7 +189,7 @@ fn render(
         user: &user,
         budget: &budget::container(&input.spec, container),
         hostname: &input.hostname,
-        namespaces: namespaces(&pins),
+        namespaces: namespaces(&pins, shared.user_namespace.as_ref()),
         cgroup: Cgroup {
             path: &cgroup,
             namespace: true,
@@ -197,6 +211,11 @@ fn render(
         available: &input.settings.available,
         apparmor: input.settings.apparmor,
         open_files: input.settings.open_files,
+        sets_limits: process::sets_limits(
+            runtime,
+            &input.settings.available,
+            shared.user_namespace.is_some(),
+        ),
     })?;
     let path = own.bundle.join("config.json");
     spec.save(&path)

@@ -6,7 +6,7 @@ use crate::blocking::blocking;
 use crate::clock;
 use crate::host;
 use crate::plan::{Outcome, Stage};
-use crate::record::{self, RecordStage};
+use crate::record::RecordStage;
 use crate::runtime::files;
 use crate::runtime::logs::{self, Query, Source};
 use crate::runtime::namespace;
@@ -98,6 +98,9 @@ pub(super) async fn release(sandbox: &mut Sandbox) -> Result<(), Halt> {
     if let Some(ip) = parts.ip {
         sandbox.host.addresses.give_back(ip);
     }
+    if let (Some(all), Some(ids)) = (&sandbox.host.user_ids, parts.user_ids) {
+        all.give_back(ids);
+    }
     Ok(())
 }
 
@@ -115,9 +118,7 @@ pub(super) async fn conclude(sandbox: &mut Sandbox, outcome: Outcome) -> Result<
     }
     let written = std::fs::create_dir_all(&sandbox.dir)
         .map_err(|e| e.to_string())
-        .and_then(|()| {
-            record::write(&sandbox.dir, RecordStage::Ended, &sandbox.report).map_err(|e| e.to_string())
-        });
+        .and_then(|()| sandbox.record(RecordStage::Ended).map_err(|e| e.to_string()));
     if let Err(error) = written {
         // It is told all the same; an agent after this one takes it for one that was cut off.
         tracing::error!(uid = %sandbox.uid, error, "cannot record the end of a sandbox");

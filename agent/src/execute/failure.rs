@@ -13,6 +13,7 @@ use crate::runtime::probe::ProbeFailure;
 use crate::runtime::seccomp::{FilterError, SeccompError};
 use crate::runtime::user::UserError;
 use crate::sealed::SealedError;
+use crate::user_ids;
 use oci_spec::OciSpecError;
 use proto::convert::ConvertError;
 use proto::id::Name;
@@ -60,6 +61,8 @@ pub(crate) enum Failure {
     #[error(transparent)]
     Address(#[from] Exhausted),
     #[error(transparent)]
+    UserIds(#[from] user_ids::Exhausted),
+    #[error(transparent)]
     Record(#[from] SealedError),
     #[error("cannot make the folder of the sandbox {}: {source}", path.display())]
     Folder { path: PathBuf, source: std::io::Error },
@@ -90,6 +93,7 @@ impl Failure {
             | Self::SaveSpec { .. }
             | Self::Monitor(_)
             | Self::Address(_)
+            | Self::UserIds(_)
             | Self::Record(_)
             | Self::Folder { .. }
             | Self::Spec(_)

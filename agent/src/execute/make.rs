@@ -5,7 +5,7 @@ use super::pull::pull;
 use super::{Failure, Halt, timed};
 use crate::blocking::blocking;
 use crate::host::{self, Host};
-use crate::record::{self, RecordStage};
+use crate::record::RecordStage;
 use crate::runtime::firewall::Rules;
 use crate::runtime::monitor::{self, Launch};
 use crate::runtime::namespace::{self, Pins};
@@ -39,6 +39,8 @@ pub(super) async fn address(sandbox: &mut Sandbox) -> Result<(), Halt> {
     let ip = sandbox.host.addresses.take().map_err(Failure::from)?;
     sandbox.parts.ip = Some(ip);
     let spec = spec(sandbox)?;
+    let runtime = spec.runtime.unwrap_or(sandbox.host.settings.default_runtime);
+    sandbox.parts.user_ids = sandbox.host.take_user_ids(runtime).map_err(Failure::from)?;
     sandbox.report.phase = wire::Phase::Scheduled.into();
     sandbox.report.ip = ip.to_string();
     sandbox.report.timings_ms.clear();
@@ -49,7 +51,7 @@ pub(super) async fn address(sandbox: &mut Sandbox) -> Result<(), Halt> {
         path: sandbox.dir.clone(),
         source,
     })?;
-    record::write(&sandbox.dir, RecordStage::Creating, &sandbox.report).map_err(Failure::from)?;
+    sandbox.record(RecordStage::Creating).map_err(Failure::from)?;
     sandbox.tell();
     Ok(())
 }
@@ -75,8 +77,9 @@ pub(super) async fn provide(sandbox: &mut Sandbox, interrupt: &mut Interrupt) ->
         (pulled, Instant::now())
     };
     let (dir, name) = (host::pins(&sandbox.dir), hostname(&sandbox.report.sandbox_id));
+    let user_ids = sandbox.parts.user_ids;
     let pinned = async {
-        let pinned = blocking(move || namespace::create(&dir, &name)).await;
+        let pinned = blocking(move || namespace::create(&dir, &name, user_ids)).await;
         (pinned, Instant::now())
     };
     sandbox.host.prime(&spec);
@@ -90,7 +93,7 @@ pub(super) async fn provide(sandbox: &mut Sandbox, interrupt: &mut Interrupt) ->
     timed(sandbox, "pull", Instant::now() - (pulled_at - begun));
     timed(sandbox, "namespaces", Instant::now() - (pinned_at - begun));
     // An agent that finds the sandbox half started shall know the images.
-    record::write(&sandbox.dir, RecordStage::Creating, &sandbox.report).map_err(Failure::from)?;
+    sandbox.record(RecordStage::Creating).map_err(Failure::from)?;
     Ok(())
 }
 
@@ -107,6 +110,7 @@ pub(super) async fn prepare(sandbox: &mut Sandbox, interrupt: &mut Interrupt) ->
         dir: sandbox.dir.clone(),
         hostname: hostname(&sandbox.report.sandbox_id),
         ip,
+        user_ids: sandbox.parts.user_ids,
         images: sandbox.parts.images.clone(),
         spec: spec.clone(),
     };
@@ -189,7 +193,7 @@ pub(super) async fn start(sandbox: &mut Sandbox, interrupt: &mut Interrupt) -> R
         return Err(Halt::Ended(outcome));
     }
     timed(sandbox, "start", begun);
-    record::write(&sandbox.dir, RecordStage::Started, &sandbox.report).map_err(Failure::from)?;
+    sandbox.record(RecordStage::Started).map_err(Failure::from)?;
     sandbox.tell();
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! Waits until a sandbox that was started may be told to run.
 
 use super::{Failure, Halt, timed};
-use crate::record::{self, RecordStage};
+use crate::record::RecordStage;
 use crate::runtime::probe;
 use crate::sandbox::{Interrupt, Sandbox};
 use proto::wire;
@@ -34,7 +34,7 @@ pub(super) async fn await_ready(sandbox: &mut Sandbox, interrupt: &mut Interrupt
         timed(sandbox, "ready", begun);
     }
     sandbox.report.phase = wire::Phase::Running.into();
-    record::write(&sandbox.dir, RecordStage::Running, &sandbox.report).map_err(Failure::from)?;
+    sandbox.record(RecordStage::Running).map_err(Failure::from)?;
     sandbox.tell();
     Ok(())
 }

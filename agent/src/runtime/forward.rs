@@ -111,7 +111,7 @@ mod tests {
     impl Net {
         fn new() -> Self {
             let dir = tempfile::tempdir().expect("a folder");
-            namespace::create(&dir.path().join("ns"), "box").expect("namespaces; run this as root");
+            namespace::create(&dir.path().join("ns"), "box", None).expect("namespaces; run this as root");
             let net = Self { dir };
             let up = Command::new("nsenter")
                 .arg(format!("--net={}", net.path().display()))

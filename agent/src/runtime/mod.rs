@@ -20,3 +20,4 @@ mod rooted;
 pub mod seccomp;
 pub(crate) mod sys;
 pub mod user;
+pub mod user_namespace;

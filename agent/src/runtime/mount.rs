@@ -1,20 +1,19 @@
 //! Mounts what a sandbox needs, and unmounts it. A mount is made whole before it is attached, and never
-//! propagates to another namespace. Needs Linux 5.10 or later.
+//! propagates to another namespace. Needs Linux 5.10 or later, and 5.19 for layers in a user namespace.
 //!
 //! Called by `files`, which decides what goes where; targets are folders that no container can change.
 
+mod overlay;
+
+pub use overlay::overlay;
+
 use super::mountinfo;
-use super::sys::mount::{Attributes, Context, MAX_VALUE};
+use super::sys::mount::{Attributes, Context};
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, open};
 use nix::mount::{MntFlags, MsFlags, umount2};
-use nix::sys::stat::Mode;
 use proto::budget::TmpfsLimit;
 use std::ffi::{CStr, CString};
-use std::fs::{self, Permissions};
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -22,11 +21,8 @@ use std::time::{Duration, Instant};
 /// that was killed within a millisecond or so, and announces nothing.
 const BUSY: Duration = Duration::from_millis(200);
 const BUSY_PAUSE: Duration = Duration::from_millis(2);
-/// mount(2) takes options of at most a page, and cuts off what is longer.
-const MAX_OPTIONS: usize = 4_095;
 
 const TMPFS: &CStr = c"tmpfs";
-const OVERLAY: &CStr = c"overlay";
 
 /// What could not be mounted or unmounted, and what the kernel says about it.
 #[derive(Debug, thiserror::Error)]
@@ -46,6 +42,12 @@ pub enum MountError {
     Layer { path: PathBuf, source: io::Error },
     #[error("cannot make {} for the writable layer: {source}", path.display())]
     Writable { path: PathBuf, source: io::Error },
+    #[error("cannot {act} the user namespace {}: {source}", path.display())]
+    UserNamespace {
+        act: &'static str,
+        path: PathBuf,
+        source: Errno,
+    },
     #[error("cannot read the table of mounts: {source}")]
     Table { source: io::Error },
     #[error("cannot unmount {}: {source}", path.display())]
@@ -63,39 +65,42 @@ fn explained(explanation: &str) -> String {
     }
 }
 
-/// Mounts an empty tmpfs whose root has `mode`, such as `0o1777`.
+/// What an empty tmpfs is to be.
+#[derive(Debug, Clone, Copy)]
+pub struct Tmpfs {
+    pub limit: TmpfsLimit,
+    /// Of its root, such as `0o1777`.
+    pub mode: u32,
+    /// Of its root, the user and the group, on the host.
+    pub owner: u32,
+    /// Setuid programs and devices are of use there, where a bind of it does not forbid them. One that did could not allow
+    /// them again within a user namespace.
+    pub is_open: bool,
+}
+
+/// Mounts an empty tmpfs.
 ///
 /// # Errors
 /// [`MountError::Mount`].
-pub fn tmpfs(target: &Path, limit: TmpfsLimit, mode: u32) -> Result<(), MountError> {
+pub fn tmpfs(target: &Path, wanted: Tmpfs) -> Result<(), MountError> {
     let making = Making::begin("tmpfs", TMPFS, target)?;
-    making.set(c"size", &limit.size.0.to_string())?;
-    making.set(c"nr_inodes", &limit.inodes.to_string())?;
-    making.set(c"mode", &format!("{mode:o}"))?;
+    making.set(c"size", &wanted.limit.size.0.to_string())?;
+    making.set(c"nr_inodes", &wanted.limit.inodes.to_string())?;
+    making.set(c"mode", &format!("{:o}", wanted.mode))?;
+    if wanted.owner != 0 {
+        making.set(c"uid", &wanted.owner.to_string())?;
+        making.set(c"gid", &wanted.owner.to_string())?;
+    }
     // Before Linux 6.4 its pages may be swapped out, where the node has swap.
     match making.context.flag(c"noswap") {
         Ok(()) | Err(Errno::EINVAL) => {}
         Err(source) => return Err(making.failed("noswap", source)),
     }
-    making.finish(Attributes::NosuidNodev)
-}
-
-/// Mounts `layers`, lowest first, one above the other, with all changes kept in `writable`: a folder on a
-/// tmpfs, in which `upper` and `work` are made. After a crash of the node the changes are worthless.
-///
-/// # Errors
-/// [`MountError`] where a layer is missing or the kernel refuses.
-pub fn overlay(target: &Path, layers: &[PathBuf], writable: &Path) -> Result<(), MountError> {
-    let parts = Parts::make(layers, writable, target)?;
-    match overlay_by_parameters(target, &parts) {
-        // `lowerdir+` came with Linux 6.7.
-        Err(MountError::Mount {
-            source: Errno::EINVAL,
-            explanation,
-            ..
-        }) => overlay_by_options(target, &parts, explanation),
-        done => done,
-    }
+    making.finish(if wanted.is_open {
+        Attributes::None
+    } else {
+        Attributes::NosuidNodev
+    })
 }
 
 /// Unmounts everything at and below `folders`, the last mount first. Nothing mounted there is fine.
@@ -206,125 +211,6 @@ fn keep_private(target: &Path) -> Result<(), Errno> {
             tracing::warn!(%fault, "cannot undo a mount");
         }
     })
-}
-
-/// A folder that is held open, so that it is the one that was checked.
-struct Folder {
-    path: PathBuf,
-    fd: OwnedFd,
-}
-
-impl Folder {
-    fn open(path: &Path) -> Result<Self, MountError> {
-        let fd = open(
-            path,
-            OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC,
-            Mode::empty(),
-        );
-        let path = path.to_owned();
-        match fd {
-            Ok(fd) => Ok(Self { path, fd }),
-            Err(source) => Err(MountError::Layer {
-                path,
-                source: source.into(),
-            }),
-        }
-    }
-
-    /// Short, and without any character that means something in an option.
-    fn link(&self) -> String {
-        format!("/proc/self/fd/{}", self.fd.as_raw_fd())
-    }
-
-    /// The path where the kernel takes it as it is: in the table of mounts it says more than the link.
-    fn name(&self) -> String {
-        let is_plain = |path: &&str| path.len() < MAX_VALUE && !path.contains(['\\', ':', ',']);
-        self.path
-            .to_str()
-            .filter(is_plain)
-            .map_or_else(|| self.link(), str::to_owned)
-    }
-}
-
-/// What an overlay is made of.
-struct Parts {
-    /// Highest first.
-    layers: Vec<Folder>,
-    upper: Folder,
-    work: Folder,
-}
-
-impl Parts {
-    fn make(layers: &[PathBuf], writable: &Path, target: &Path) -> Result<Self, MountError> {
-        let layers: Result<Vec<Folder>, MountError> =
-            layers.iter().rev().map(|path| Folder::open(path)).collect();
-        let layers = layers?;
-        let top = layers.first().ok_or_else(|| MountError::NoLayers {
-            target: target.to_owned(),
-        })?;
-        let [upper, work] = ["upper", "work"].map(|name| writable.join(name));
-        for path in [&upper, &work] {
-            fs::create_dir_all(path).map_err(|source| MountError::Writable {
-                path: path.clone(),
-                source,
-            })?;
-        }
-        resemble(&upper, &top.path).map_err(|source| MountError::Writable {
-            path: upper.clone(),
-            source,
-        })?;
-        Ok(Self {
-            upper: Folder::open(&upper)?,
-            work: Folder::open(&work)?,
-            layers,
-        })
-    }
-}
-
-/// The root of a container has the owner and mode of its highest layer.
-fn resemble(upper: &Path, top: &Path) -> io::Result<()> {
-    let root = fs::metadata(top)?;
-    std::os::unix::fs::chown(upper, Some(root.uid()), Some(root.gid()))?;
-    fs::set_permissions(upper, Permissions::from_mode(root.mode()))
-}
-
-fn overlay_by_parameters(target: &Path, parts: &Parts) -> Result<(), MountError> {
-    let making = Making::begin("overlay", OVERLAY, target)?;
-    for layer in &parts.layers {
-        making.set(c"lowerdir+", &layer.name())?;
-    }
-    making.set(c"upperdir", &parts.upper.name())?;
-    making.set(c"workdir", &parts.work.name())?;
-    making
-        .context
-        .flag(c"volatile")
-        .map_err(|source| making.failed("volatile", source))?;
-    making.finish(Attributes::None)
-}
-
-/// As before Linux 6.7, for some 200 layers at most. `explanation` is why the other way does not work.
-fn overlay_by_options(target: &Path, parts: &Parts, explanation: String) -> Result<(), MountError> {
-    let failed = |act: &str, source| MountError::Mount {
-        filesystem: "overlay",
-        target: target.to_owned(),
-        act: act.to_owned(),
-        explanation: explanation.clone(),
-        source,
-    };
-    let lower: Vec<String> = parts.layers.iter().map(Folder::link).collect();
-    let options = format!(
-        "lowerdir={},upperdir={},workdir={},volatile",
-        lower.join(":"),
-        parts.upper.link(),
-        parts.work.link(),
-    );
-    if options.len() > MAX_OPTIONS {
-        return Err(failed("its layers are too many for this kernel", Errno::E2BIG));
-    }
-    let (kind, none) = (Some(OVERLAY), MsFlags::empty());
-    nix::mount::mount(kind, target, kind, none, Some(options.as_str()))
-        .map_err(|source| failed("with its options", source))?;
-    keep_private(target).map_err(|source| failed("keeping it private", source))
 }
 
 #[cfg(test)]

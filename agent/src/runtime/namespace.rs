@@ -1,12 +1,15 @@
-//! The namespaces that a sandbox's containers share (network, uts and ipc), each kept alive by a bind mount of
-//! it onto a file, so that they outlive the thread that made them and exist before the first process.
+//! The namespaces that a sandbox's containers share (network, uts and ipc, and the user namespace that these belong to,
+//! where it has one), each kept alive by a bind mount of it onto a file, so that they outlive who made them and exist
+//! before the first process.
 //!
 //! Owns a sandbox's `ns` folder. Never connects the network namespace to anything, see [`super::network`].
 //! Called when a sandbox is made, and when it is taken down after its processes have ended.
 
+use super::sys::pioneer::Pioneer;
+use super::user_namespace::{IDS, IdRange};
 use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use nix::sched::{CloneFlags, unshare};
+use nix::sched::{CloneFlags, setns, unshare};
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -20,10 +23,14 @@ pub const MAX_HOSTNAME: usize = 64;
 /// A folder can be mounted onto itself again by an interrupted creation; more often than this is not ours.
 const MAX_MOUNTS: usize = 16;
 /// As Docker has it inside its containers: no privilege is needed for low ports and for `ping`.
-const SYSCTLS: [(&str, &str); 2] = [
-    ("/proc/sys/net/ipv4/ip_unprivileged_port_start", "0"),
-    ("/proc/sys/net/ipv4/ping_group_range", "0 2147483647"),
-];
+const LOW_PORTS: (&str, &str) = ("/proc/sys/net/ipv4/ip_unprivileged_port_start", "0");
+const PING: &str = "/proc/sys/net/ipv4/ping_group_range";
+/// All that there can be, where ids are the host's own.
+const ALL_GROUPS: &str = "0 2147483647";
+
+const NAMESPACES: CloneFlags = CloneFlags::CLONE_NEWNET
+    .union(CloneFlags::CLONE_NEWUTS)
+    .union(CloneFlags::CLONE_NEWIPC);
 
 /// Where the namespaces of a sandbox are pinned.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,6 +38,8 @@ pub struct Pins {
     pub net: PathBuf,
     pub uts: PathBuf,
     pub ipc: PathBuf,
+    /// Not there where the sandbox's ids are the host's own.
+    pub user: PathBuf,
 }
 
 impl Pins {
@@ -41,11 +50,22 @@ impl Pins {
             net: dir.join("net"),
             uts: dir.join("uts"),
             ipc: dir.join("ipc"),
+            user: dir.join("user"),
         }
     }
 
-    fn all(&self) -> [(&'static str, &Path); 3] {
-        [("net", &self.net), ("uts", &self.uts), ("ipc", &self.ipc)]
+    fn all(&self) -> [(&'static str, &Path); 4] {
+        [
+            ("net", &self.net),
+            ("uts", &self.uts),
+            ("ipc", &self.ipc),
+            ("user", &self.user),
+        ]
+    }
+
+    /// Those that every sandbox has, or all.
+    fn needed(&self, ids: Option<IdRange>) -> impl Iterator<Item = (&'static str, &Path)> {
+        self.all().into_iter().take(if ids.is_some() { 4 } else { 3 })
     }
 }
 
@@ -64,6 +84,10 @@ pub enum NamespaceError {
     Thread(io::Error),
     #[error("cannot make a network, uts and ipc namespace: {0}")]
     Unshare(Errno),
+    #[error("cannot make a user namespace: {0}")]
+    Pioneer(String),
+    #[error("cannot enter the namespace at {}: {source}", path.display())]
+    Enter { path: PathBuf, source: io::Error },
     #[error("cannot set the host name `{hostname}`: {source}")]
     SetHostname { hostname: String, source: Errno },
     #[error("cannot raise `lo` in the new network namespace: {0}")]
@@ -77,18 +101,19 @@ pub enum NamespaceError {
 }
 
 /// Makes the namespaces and pins them below `dir`, a sandbox's `ns` folder, which is made if need be. `lo` is up
-/// inside, there is no other link. Takes some milliseconds: call it where blocking is allowed.
+/// inside, there is no other link. With `ids`, they belong to a user namespace of these. Takes some milliseconds: call
+/// it where blocking is allowed.
 ///
 /// # Errors
 /// [`NamespaceError`]; what is below `dir` is removed then, also where it was there before: call [`remove`] first
 /// where an earlier attempt may have been interrupted.
-pub fn create(dir: &Path, hostname: &str) -> Result<Pins, NamespaceError> {
+pub fn create(dir: &Path, hostname: &str, ids: Option<IdRange>) -> Result<Pins, NamespaceError> {
     if hostname.is_empty() || hostname.len() > MAX_HOSTNAME {
         return Err(NamespaceError::Hostname(hostname.to_owned()));
     }
     let _turn = Turn::take();
     let pins = Pins::below(dir);
-    match make(dir, &pins, hostname) {
+    match make(dir, &pins, hostname, ids) {
         Ok(()) => Ok(pins),
         Err(error) => {
             for failure in remove(dir) {
@@ -134,11 +159,7 @@ pub fn remove(dir: &Path) -> Vec<NamespaceError> {
     failures
 }
 
-fn make(dir: &Path, pins: &Pins, hostname: &str) -> Result<(), NamespaceError> {
-    let file = |act, path: &Path| {
-        let path = path.to_owned();
-        move |source| NamespaceError::File { act, path, source }
-    };
+fn make(dir: &Path, pins: &Pins, hostname: &str, ids: Option<IdRange>) -> Result<(), NamespaceError> {
     fs::create_dir_all(dir).map_err(file("create", dir))?;
     // A mount of its own that shares nothing: the pins must not spread into other mount namespaces, where they
     // would keep the namespaces alive.
@@ -150,26 +171,77 @@ fn make(dir: &Path, pins: &Pins, hostname: &str) -> Result<(), NamespaceError> {
             source,
         }
     })?;
-    for (_, pin) in pins.all() {
+    for (_, pin) in pins.needed(ids) {
         File::create_new(pin).map_err(file("create", pin))?;
     }
-    on_a_thread(|| {
-        unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWUTS | CloneFlags::CLONE_NEWIPC)
-            .map_err(NamespaceError::Unshare)?;
-        nix::unistd::sethostname(hostname).map_err(|source| NamespaceError::SetHostname {
-            hostname: hostname.to_owned(),
-            source,
-        })?;
-        for (sysctl, value) in SYSCTLS {
-            let path = Path::new(sysctl);
-            fs::write(path, value).map_err(file("set", path))?;
+    on_a_thread(|| match ids {
+        Some(ids) => make_owned(pins, hostname, ids),
+        None => {
+            unshare(NAMESPACES).map_err(NamespaceError::Unshare)?;
+            settle(hostname, ALL_GROUPS)?;
+            pin(Path::new("/proc/thread-self/ns"), pins, None)
         }
-        super::network::raise_loopback().map_err(NamespaceError::Loopback)?;
-        for (kind, pin) in pins.all() {
-            bind(&Path::new("/proc/thread-self/ns").join(kind), pin, "pin")?;
-        }
-        Ok(())
     })
+}
+
+/// By a process, since a thread can't have a user namespace of its own.
+fn make_owned(pins: &Pins, hostname: &str, ids: IdRange) -> Result<(), NamespaceError> {
+    let pioneer = Pioneer {
+        namespaces: NAMESPACES,
+        owner: ids.root(),
+        mounts: &[],
+    };
+    let made = pioneer.explore(|pid| {
+        let process = PathBuf::from(format!("/proc/{pid}"));
+        map_ids(&process, ids)?;
+        pin(&process.join("ns"), pins, Some(ids))?;
+        for (path, kind) in [
+            (&pins.net, CloneFlags::CLONE_NEWNET),
+            (&pins.uts, CloneFlags::CLONE_NEWUTS),
+        ] {
+            File::open(path)
+                .and_then(|namespace| Ok(setns(namespace, kind)?))
+                .map_err(|source| NamespaceError::Enter {
+                    path: path.clone(),
+                    source,
+                })?;
+        }
+        settle(hostname, &format!("{} {}", ids.root(), ids.root() + (IDS - 1)))
+    });
+    let (done, _) = made.map_err(|error| NamespaceError::Pioneer(error.to_string()))?;
+    done
+}
+
+/// Says which ids on the host those of the user namespace are that the process is in.
+pub(super) fn map_ids(process: &Path, ids: IdRange) -> Result<(), NamespaceError> {
+    for name in ["uid_map", "gid_map"] {
+        let path = process.join(name);
+        fs::write(&path, ids.map()).map_err(file("set", &path))?;
+    }
+    Ok(())
+}
+
+/// Readies the calling thread's namespaces; `groups` may ping, as the host numbers them.
+fn settle(hostname: &str, groups: &str) -> Result<(), NamespaceError> {
+    nix::unistd::sethostname(hostname).map_err(|source| NamespaceError::SetHostname {
+        hostname: hostname.to_owned(),
+        source,
+    })?;
+    for (sysctl, value) in [LOW_PORTS, (PING, groups)] {
+        let path = Path::new(sysctl);
+        fs::write(path, value).map_err(file("set", path))?;
+    }
+    super::network::raise_loopback().map_err(NamespaceError::Loopback)
+}
+
+fn pin(namespaces: &Path, pins: &Pins, ids: Option<IdRange>) -> Result<(), NamespaceError> {
+    pins.needed(ids)
+        .try_for_each(|(kind, pin)| bind(&namespaces.join(kind), pin, "pin"))
+}
+
+fn file(act: &'static str, path: &Path) -> impl FnOnce(io::Error) -> NamespaceError + use<> {
+    let path = path.to_owned();
+    move |source| NamespaceError::File { act, path, source }
 }
 
 fn bind(source: &Path, target: &Path, act: &'static str) -> Result<(), NamespaceError> {
@@ -225,6 +297,10 @@ mod tests {
     use super::*;
     use std::os::unix::fs::MetadataExt;
 
+    fn ids() -> Option<IdRange> {
+        IdRange::from(1 << 28)
+    }
+
     /// As `/proc/PID/mountinfo` of this process has them, below `dir`.
     fn mounts(dir: &Path) -> usize {
         let text = fs::read_to_string("/proc/self/mountinfo").expect("read");
@@ -240,8 +316,9 @@ mod tests {
     fn namespaces_outlive_their_thread_and_go_without_a_trace() {
         let parent = tempfile::tempdir().expect("a folder");
         let dir = parent.path().join("7/ns");
-        let pins = create(&dir, "web").expect("made; run this as root");
-        for (kind, pin) in pins.all() {
+        let pins = create(&dir, "web", None).expect("made; run this as root");
+        assert!(!pins.user.exists());
+        for (kind, pin) in pins.needed(None) {
             let own = Path::new("/proc/thread-self/ns").join(kind);
             assert_ne!(inode(pin), inode(own), "{kind} is the caller's own");
         }
@@ -261,14 +338,45 @@ mod tests {
     }
 
     #[test]
+    fn namespaces_of_a_user_namespace_belong_to_it() {
+        let parent = tempfile::tempdir().expect("a folder");
+        let dir = parent.path().join("7/ns");
+        let pins = create(&dir, "web", ids()).expect("made; run this as root");
+        let ask = |command: &str| {
+            let mut all = std::process::Command::new("nsenter");
+            for (kind, path) in pins.all() {
+                all.arg(format!("--{kind}={}", path.display()));
+            }
+            all.args(["--setuid=0", "--setgid=0", "/bin/busybox", "sh", "-c", command]);
+            let output = all.output().expect("nsenter");
+            assert!(output.status.success(), "{command}: {output:?}");
+            String::from_utf8(output.stdout).expect("text").trim().to_owned()
+        };
+        assert_eq!(ask("hostname; hostname other; hostname"), "web\nother");
+        let map = ask("cat /proc/self/uid_map /proc/self/gid_map");
+        let numbers: Vec<&str> = map.split_whitespace().collect();
+        assert_eq!(numbers, ["0", "268435456", "65536"].repeat(2));
+        let sysctls = "cat /proc/sys/net/ipv4/ip_unprivileged_port_start /proc/sys/net/ipv4/ping_group_range";
+        assert_eq!(ask(sysctls), "0\n0\t65535");
+        // Root of the namespace rules over its network, and `lo` is up.
+        assert!(ask("ip address add 192.0.2.1/32 dev lo && ip link").contains("lo: <LOOPBACK,UP"));
+        assert!(remove(&dir).is_empty());
+        assert_eq!(mounts(parent.path()), 0);
+        assert!(!dir.exists());
+    }
+
+    #[test]
     fn creation_where_something_is_left_is_refused_and_undone() {
         let parent = tempfile::tempdir().expect("a folder");
         let dir = parent.path().join("ns");
-        create(&dir, "first").expect("made; run this as root");
-        assert!(matches!(create(&dir, "second"), Err(NamespaceError::File { .. })));
+        create(&dir, "first", None).expect("made; run this as root");
+        assert!(matches!(
+            create(&dir, "second", None),
+            Err(NamespaceError::File { .. })
+        ));
         // What was half there can't be told from what is whole: all is gone.
         assert_eq!(mounts(parent.path()), 0);
-        create(&dir, "third").expect("made");
+        create(&dir, "third", ids()).expect("made");
         assert!(remove(&dir).is_empty());
     }
 
@@ -276,11 +384,11 @@ mod tests {
     fn hostnames_of_impossible_lengths_are_refused() {
         let parent = tempfile::tempdir().expect("a folder");
         for name in [String::new(), "a".repeat(MAX_HOSTNAME + 1)] {
-            let refused = create(&parent.path().join("ns"), &name);
+            let refused = create(&parent.path().join("ns"), &name, None);
             assert!(matches!(refused, Err(NamespaceError::Hostname(_))));
         }
         let dir = parent.path().join("ns");
-        create(&dir, &"a".repeat(MAX_HOSTNAME)).expect("made; run this as root");
+        create(&dir, &"a".repeat(MAX_HOSTNAME), None).expect("made; run this as root");
         assert!(remove(&dir).is_empty());
     }
 
@@ -291,7 +399,8 @@ mod tests {
             for number in 0..24 {
                 let dir = parent.path().join(number.to_string());
                 scope.spawn(move || {
-                    create(&dir, "one-of-many").expect("made; run this as root");
+                    create(&dir, "one-of-many", ids().filter(|_| number % 2 == 0))
+                        .expect("made; run this as root");
                     assert!(remove(&dir).is_empty());
                 });
             }

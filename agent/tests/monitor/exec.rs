@@ -23,7 +23,7 @@ async fn running(runtime: Runtime) -> (Sandbox, Monitor) {
     (sandbox, monitor)
 }
 
-fn order(args: &[&str]) -> MonitorExec {
+pub(crate) fn order(args: &[&str]) -> MonitorExec {
     MonitorExec {
         container: "c".to_owned(),
         args: args.iter().map(|arg| (*arg).to_owned()).collect(),
@@ -32,14 +32,14 @@ fn order(args: &[&str]) -> MonitorExec {
 }
 
 /// A process and our ends of its streams.
-struct Running {
+pub(crate) struct Running {
     guest: Guest,
     stdin: File,
-    stdout: File,
+    pub(crate) stdout: File,
     stderr: File,
 }
 
-async fn start(sandbox: &Sandbox, order: MonitorExec) -> Result<Running, MonitorError> {
+pub(crate) async fn start(sandbox: &Sandbox, order: MonitorExec) -> Result<Running, MonitorError> {
     let pipe = || io::pipe().expect("a pipe");
     let ((stdin, to_stdin), (from_stdout, stdout), (from_stderr, stderr)) = (pipe(), pipe(), pipe());
     let streams = [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()];
@@ -74,7 +74,11 @@ async fn end(guest: &mut Guest) -> GuestEnd {
 }
 
 /// Runs it to its end, with this as its input.
-async fn run(sandbox: &Sandbox, order: MonitorExec, input: &'static [u8]) -> (GuestEnd, String, String) {
+pub(crate) async fn run(
+    sandbox: &Sandbox,
+    order: MonitorExec,
+    input: &'static [u8],
+) -> (GuestEnd, String, String) {
     let Running {
         mut guest,
         mut stdin,

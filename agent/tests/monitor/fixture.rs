@@ -5,21 +5,22 @@ use agent::runtime::bundle::{
     self, BundleInput, InstanceInput, Membership, Namespaces, Sources, available_capabilities,
 };
 use agent::runtime::cgroup::{self, Cgroups, SandboxLimits};
-use agent::runtime::files::{self, ContainerFiles, SandboxFiles};
+use agent::runtime::files::{self, ContainerFiles, Etc, SandboxFiles};
 use agent::runtime::image::ImageConfig;
 use agent::runtime::logs::{self, Query, Source};
 use agent::runtime::monitor::{self, Launch, Monitor, Nursery};
 use agent::runtime::seccomp::Filters;
 use agent::runtime::user::User;
+use agent::runtime::user_namespace::{IDS, IdRange, UserNamespace, root_of, takes_user_namespace};
 use agent::runtime::{namespace, process};
 use futures::StreamExt;
 use proto::budget;
-use proto::spec::{Container, Manifest, SandboxSpec};
+use proto::spec::{Container, Manifest, Runtime, SandboxSpec};
 use proto::units::Bytes;
 use proto::wire::{self, MonitorState};
 use std::io::Write;
 use std::net::Ipv4Addr;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{MetadataExt, chown, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::Once;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -66,13 +67,21 @@ pub(crate) struct Sandbox {
     pub cgroup: PathBuf,
     parent: PathBuf,
     cgroups: Cgroups,
+    /// Of the containers' processes.
+    user: u32,
 }
 
 impl Sandbox {
     /// `containers` are those of a manifest, as a list of YAML maps without names' `resource`.
     pub(crate) fn new(runtime: wire::Runtime, containers: &str) -> Self {
+        Self::of_user(33, runtime, containers)
+    }
+
+    /// Whose containers run as this user.
+    pub(crate) fn of_user(user: u32, runtime: wire::Runtime, containers: &str) -> Self {
         assert!(nix::unistd::geteuid().is_root(), "these tests need root");
         let folder = tempfile::tempdir().expect("a folder");
+        set_mode(folder.path(), 0o711);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let parent = PathBuf::from(format!("/sbx-monitor-test-{}-{number}", std::process::id()));
         let cgroup = parent.join("7");
@@ -87,6 +96,7 @@ impl Sandbox {
                 hosts: PathBuf::new(),
                 host_name: PathBuf::new(),
                 resolv_conf: PathBuf::new(),
+                user_namespace: None,
             },
             folder,
             spec: wire::MonitorSpec {
@@ -99,6 +109,7 @@ impl Sandbox {
             cgroup: cgroup.clone(),
             parent: parent.clone(),
             cgroups,
+            user,
         };
         made.prepare(&sandbox);
         made
@@ -108,9 +119,19 @@ impl Sandbox {
         let layer = self.folder.path().join("layer");
         make_layer(&layer);
         std::fs::create_dir_all(&self.files.dir).expect("made");
-        let address = Ipv4Addr::new(10, 89, 0, 7);
-        self.files = files::prepare_sandbox(&self.files.dir, sandbox, "box", address, "").expect("prepared");
-        let pins = namespace::create(&self.ns(), "box").expect("namespaces; these tests need root");
+        let ids = takes_user_namespace(runtime_of(&self.spec)).then(next_ids);
+        let pins = namespace::create(&self.ns(), "box", ids).expect("namespaces; these tests need root");
+        let etc = Etc {
+            hostname: "box",
+            ip: Ipv4Addr::new(10, 89, 0, 7),
+            resolv_conf: "",
+        };
+        let user = ids.map(|ids| UserNamespace {
+            path: pins.user.clone(),
+            ids,
+        });
+        self.files = files::prepare_sandbox(&self.files.dir, sandbox, etc, user).expect("prepared");
+        self.spec.root_id = self.root();
         self.cgroups.prepare_parent(&self.parent).expect("a cgroup");
         let limits = SandboxLimits {
             memory: Bytes(1 << 30),
@@ -143,7 +164,7 @@ impl Sandbox {
         let rendered = bundle::render_instance(&InstanceInput {
             spec: sandbox,
             hostname: "box",
-            namespaces: namespaces(pins),
+            namespaces: namespaces(pins, None),
             cgroup: bundle::Cgroup {
                 path: &cgroup::of_instance(&self.cgroup),
                 namespace: true,
@@ -173,14 +194,14 @@ impl Sandbox {
             container,
             image: &ImageConfig::default(),
             user: &User {
-                uid: 33,
-                gid: 33,
+                uid: self.user,
+                gid: self.user,
                 groups: vec![44],
                 home: "/".to_owned(),
             },
             budget: &budget::container(sandbox, container),
             hostname: "box",
-            namespaces: namespaces(pins),
+            namespaces: namespaces(pins, self.files.user_namespace.as_ref()),
             cgroup: bundle::Cgroup {
                 path: cgroup,
                 namespace: true,
@@ -205,11 +226,21 @@ impl Sandbox {
             available: &available_capabilities().expect("read"),
             apparmor: false,
             open_files: 1_024,
+            sets_limits: process::sets_limits(
+                runtime_of(&self.spec),
+                &available_capabilities().expect("read"),
+                self.files.user_namespace.is_some(),
+            ),
         });
         let rendered = rendered.expect("rendered");
         rendered.save(own.bundle.join("config.json")).expect("saved");
         let filters = Filters::default();
         filters.write(&rendered, &own.bundle).expect("a filter");
+    }
+
+    /// Who root inside is on the host.
+    pub(crate) fn root(&self) -> u32 {
+        root_of(self.files.user_namespace.as_ref())
     }
 
     fn ns(&self) -> PathBuf {
@@ -297,6 +328,13 @@ impl Sandbox {
         self.cgroups.usage(&self.cgroup).expect("read").memory_bytes
     }
 
+    /// As the host numbers them.
+    pub(crate) fn processes(&self, container: usize) -> Vec<i32> {
+        let group = Path::new(&self.spec.containers[container].cgroup);
+        let processes = self.cgroups.processes(group).expect("a cgroup");
+        processes.into_iter().map(nix::unistd::Pid::as_raw).collect()
+    }
+
     /// Cpu time of the group that limits the container.
     pub(crate) fn cpu_time(&self, container: usize) -> Duration {
         let group = Path::new(&self.spec.containers[container].cgroup);
@@ -320,6 +358,12 @@ impl Sandbox {
         let pid = last.process.as_ref().expect("a process").pid;
         let stat = std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
         assert!(!stat.contains("monitor"), "process {pid} is there: {stat}");
+        let null = std::fs::metadata("/dev/null").expect("there");
+        assert_eq!(
+            (null.uid(), null.mode() & 0o777),
+            (0, 0o666),
+            "the host's /dev/null"
+        );
         // Nothing is in it any more: else this would not succeed.
         let faults = self.cgroups.remove(&self.cgroup);
         assert!(faults.is_empty(), "{faults:?}");
@@ -346,11 +390,28 @@ impl Drop for Sandbox {
     }
 }
 
-fn namespaces(pins: &namespace::Pins) -> Namespaces<'_> {
+fn namespaces<'a>(pins: &'a namespace::Pins, user: Option<&'a UserNamespace>) -> Namespaces<'a> {
     Namespaces {
         net: &pins.net,
         uts: &pins.uts,
         ipc: &pins.ipc,
+        user,
+    }
+}
+
+/// Of a test of its own, so that what is used up per user is not another one's.
+fn next_ids() -> IdRange {
+    const FIRST: u32 = 1 << 29;
+    let number = NEXT.load(Ordering::Relaxed);
+    IdRange::from(FIRST + number * IDS).expect("a range")
+}
+
+fn runtime_of(spec: &wire::MonitorSpec) -> Runtime {
+    match spec.runtime() {
+        wire::Runtime::Unspecified | wire::Runtime::Native => Runtime::Native,
+        wire::Runtime::Runc => Runtime::Runc,
+        wire::Runtime::Crun => Runtime::Crun,
+        wire::Runtime::Runsc => Runtime::Runsc,
     }
 }
 
@@ -388,13 +449,22 @@ fn make_layer(layer: &Path) {
     for folder in [&bin, &layer.join("etc"), &open] {
         std::fs::create_dir_all(folder).expect("made");
     }
-    let anyone = std::os::unix::fs::PermissionsExt::from_mode(0o1777);
-    std::fs::set_permissions(&open, anyone).expect("opened");
+    set_mode(&open, 0o1777);
     std::fs::copy("/bin/busybox", bin.join("busybox")).expect("busybox-static is installed");
     for command in COMMANDS {
         symlink("busybox", bin.join(command)).expect("linked");
     }
     std::fs::write(bin.join("broken"), "no program").expect("written");
-    let executable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-    std::fs::set_permissions(bin.join("broken"), executable).expect("set");
+    set_mode(&bin.join("broken"), 0o755);
+    // `su` to root, who has no password, takes no more than being setuid.
+    std::fs::write(layer.join("etc/passwd"), "root::0:0:root:/:/bin/sh\n").expect("written");
+    std::fs::copy("/bin/busybox", bin.join("su")).expect("copied");
+    set_mode(&bin.join("su"), 0o4755);
+    std::fs::write(open.join("owned"), "").expect("written");
+    chown(open.join("owned"), Some(33), Some(44)).expect("given");
+}
+
+fn set_mode(path: &Path, mode: u32) {
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(mode);
+    std::fs::set_permissions(path, mode).expect("set");
 }

@@ -5,6 +5,7 @@ mod exec;
 mod fixture;
 mod limits;
 mod nursery;
+mod root;
 
 use agent::clock::BootTime;
 use agent::runtime::monitor::{self, Monitor, MonitorError};

@@ -90,7 +90,7 @@ fn agent_killed_at_any_step_of_making_a_sandbox_makes_it_once() {
         "rename",
         "write",
         "bind",
-        "unshare",
+        "setns",
         "send",
         "clone",
     ];

@@ -76,6 +76,12 @@ pub(crate) struct Process {
     program: PathBuf,
 }
 
+impl Process {
+    pub(crate) fn pid(&self) -> u32 {
+        self.pid
+    }
+}
+
 impl Machine {
     pub(crate) async fn new(server: &str) -> Self {
         let folder = tempfile::Builder::new().prefix("sbx-node-").tempdir();

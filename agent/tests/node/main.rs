@@ -12,6 +12,7 @@
 //! | `pulls` | sandboxes that wait for images from a real registry |
 //! | `racing` | sandboxes that are removed while they are made |
 //! | `reboot` | what outlives a restart of the agent, and of the machine |
+//! | `user_ids` | who has which user ids, and what is said where there are none |
 //! | `watched` | an agent's process whose system calls are counted |
 
 mod cycles;
@@ -23,6 +24,7 @@ mod machine;
 mod pulls;
 mod racing;
 mod reboot;
+mod user_ids;
 mod watched;
 
 use leader::{Leader, desired, ended};

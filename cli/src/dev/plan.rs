@@ -15,6 +15,10 @@ pub(super) const PEER_PORT: u16 = 7071;
 const HOST_OCTET: u8 = 1;
 const REPLICA_OCTET: u8 = 10;
 const AGENT_OCTET: u8 = 20;
+/// What an agent of its own machine takes by itself: 24,576 times what a sandbox has.
+const FIRST_USER_ID: u32 = 0x1000_0000;
+const USER_ID_RANGES: u32 = 0x6000;
+const IDS_OF_A_SANDBOX: u32 = 0x1_0000;
 
 /// A cluster as it was asked for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -277,6 +281,13 @@ impl Plan {
         }
     }
 
+    /// Agents on one machine share its user ids, each with sandboxes of its own.
+    fn user_ids(&self, number: u8) -> String {
+        let each = USER_ID_RANGES / u32::from(self.agents.max(1)) * IDS_OF_A_SANDBOX;
+        let first = FIRST_USER_ID + (u32::from(number) - 1) * each;
+        format!("{first}:{each}")
+    }
+
     fn agent(&self, number: u8) -> Member {
         let name = agent_name(number);
         let dir = self.dir.join(&name);
@@ -286,6 +297,7 @@ impl Plan {
             ("--advertise-ip", address.to_string()),
             ("--state-dir", text(&dir.join("state"))),
             ("--cgroup-parent", format!("/{}/{name}", self.cgroup())),
+            ("--user-ids", self.user_ids(number)),
         ];
         options.extend(
             self.endpoints()
@@ -415,17 +427,13 @@ mod tests {
     fn agent_gets_all_servers_the_mirror_and_its_labels() {
         let args = plan().agent(1).args.join(" ");
         let expected = "--node-id agent-1 --advertise-ip 10.88.7.21 --state-dir /d/agent-1/state \
-             --cgroup-parent /sandboxd-dev-7/agent-1 --server http://10.88.7.11:7070 \
+             --cgroup-parent /sandboxd-dev-7/agent-1 --user-ids 268435456:805306368 --server http://10.88.7.11:7070 \
              --server http://10.88.7.12:7070 --server http://10.88.7.13:7070 \
              --mirror docker.io=http://10.88.7.1:5000 --label a=b --insecure --y=1";
         assert_eq!(args, expected.split_whitespace().collect::<Vec<_>>().join(" "));
-        assert!(
-            plan()
-                .agent(2)
-                .args
-                .join(" ")
-                .contains("--label a=b --label region=eu")
-        );
+        let args = plan().agent(2).args.join(" ");
+        assert!(args.contains("--label a=b --label region=eu"), "{args}");
+        assert!(args.contains("--user-ids 1073741824:805306368"), "{args}");
     }
 
     #[test]

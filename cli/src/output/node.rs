@@ -11,6 +11,7 @@ pub(super) fn header(wide: bool) -> Vec<&'static str> {
             "EXTERNAL",
             "HEARTBEAT",
             "RUNTIMES",
+            "USERNS",
             "CGROUPS",
             "KERNEL",
             "VERSION",
@@ -53,6 +54,7 @@ pub(super) fn row(node: &NodeDocument, now: Timestamp, wide: bool) -> Vec<String
                 None => "-".to_owned(),
             },
             runtimes(node),
+            user_namespaces(node).to_owned(),
             or_dash(&node.agent.cgroup_mode),
             or_dash(&node.agent.kernel),
             or_dash(&node.agent.version),
@@ -66,6 +68,14 @@ pub(super) fn row(node: &NodeDocument, now: Timestamp, wide: bool) -> Vec<String
 fn runtimes(node: &NodeDocument) -> String {
     let one = |r: &proto::status::RuntimeInfo| format!("{} {}", r.runtime, r.version);
     or_dash(&node.runtimes.iter().map(one).collect::<Vec<_>>().join(", "))
+}
+
+fn user_namespaces(node: &NodeDocument) -> &'static str {
+    match node.user_namespaces {
+        Some(true) => "yes",
+        Some(false) => "no",
+        None => "-",
+    }
 }
 
 /// Whole mebibytes, so that the two halves of a cell compare at a glance.

@@ -101,6 +101,7 @@ fn node(registered: bool) -> wire::Object {
                 boot_id: "b".to_owned(),
                 cgroup_mode: "v2".to_owned(),
                 kernel: "6.1".to_owned(),
+                user_namespaces: Some(true),
             }),
             created_at_ms: 1_700_000_000_000,
             updated_at_ms: 1_700_000_000_000,
@@ -161,6 +162,20 @@ fn nodes_with_and_without_an_agent_are_aligned() {
 ID        STATE     IP           SANDBOXES   CPU          MEMORY         AGE   MESSAGE
 agent-1   Ready     10.88.7.21   1           250m/3600m   128Mi/7372Mi   5m    -
 spare     Unknown   -            0           0/0          0/0            5m    -
+",
+    );
+}
+
+#[test]
+fn wide_table_of_nodes_says_what_they_can() {
+    check_table(
+        Kind::Node,
+        true,
+        &[node(true), node(false)],
+        "
+ID        STATE     IP           SANDBOXES   CPU          MEMORY         AGE   EXTERNAL     HEARTBEAT   RUNTIMES     USERNS   CGROUPS   KERNEL   VERSION   LABELS               MESSAGE
+agent-1   Ready     10.88.7.21   1           250m/3600m   128Mi/7372Mi   5m    n1.example   1s ago      native 0.7   yes      v2        6.1      0.1.0     disk=ssd,region=eu   -
+spare     Unknown   -            0           0/0          0/0            5m    (none)       -           -            -        -         -        -         disk=ssd,region=eu   -
 ",
     );
 }

@@ -7,6 +7,8 @@ use std::collections::BTreeMap;
 /// Docker's 14 capabilities, as the kernel shows them.
 const DEFAULT_CAPABILITIES: &str = "00000000a80425fb";
 const RUNTIMES: [&str; 3] = ["native", "runc", "crun"];
+/// gVisor's programs make no system call of the host at all.
+const WITH_USER_NAMESPACES: [&str; 3] = ["native", "runc", "crun"];
 
 /// What a container has said as `KEY=VALUE`, without the names of containers.
 fn said(cluster: &Cluster, sandbox: &str) -> BTreeMap<String, String> {
@@ -49,6 +51,35 @@ const FORBIDDEN: [(&str, &str); 13] = [
     ("firmware", "test -n \"$(ls /sys/firmware)\""),
     ("block device", "mknod /tmp/sda b 8 0 && head -c 1 /tmp/sda"),
 ];
+
+/// Of what `sbxctl get nodes -o wide` shows, the first row under a header.
+fn cell(table: &str, header: &str) -> String {
+    let mut lines = table.lines();
+    let at = lines.next().and_then(|line| line.find(header));
+    let row = lines.next().unwrap_or_default();
+    let rest = at.and_then(|at| row.get(at..)).unwrap_or_default();
+    rest.split_whitespace().next().unwrap_or_default().to_owned()
+}
+
+#[test]
+fn root_inside_is_nobody_outside_and_the_node_says_so() {
+    let cluster = Cluster::up(1, &[]);
+    let table = cluster.sbxctl(&["get", "nodes", "-o", "wide"]).ok();
+    assert_eq!(cell(&table, "USERNS"), "yes", "{table}");
+    assert_eq!(cluster.get("node", "agent-1")["user_namespaces"], true);
+    let script = "echo user=$(id -u); awk '{print \"map=\" $1 \" \" ($2 >= 268435456) \" \" $3}' /proc/self/uid_map; sleep 600";
+    let all = WITH_USER_NAMESPACES.map(|runtime| manifest(runtime, script, &format!("runtime: {runtime}")));
+    cluster.apply(&all.join("\n---\n"), &["--wait"]).ok();
+    for runtime in WITH_USER_NAMESPACES {
+        await_log(&cluster, runtime, "map=");
+        let said = said(&cluster, runtime);
+        assert_eq!((&*said["user"], &*said["map"]), ("0", "0 1 65536"), "{runtime}");
+        let command = ["exec", runtime, "--", "cat", "/proc/self/gid_map"];
+        let map = cluster.sbxctl(&command).ok();
+        let numbers: Vec<&str> = map.split_whitespace().collect();
+        assert_eq!((numbers[0], numbers[2]), ("0", "65536"), "{runtime}: {map}");
+    }
+}
 
 #[test]
 fn containers_are_confined_as_dockers_by_every_runtime() {

@@ -21,16 +21,18 @@ mod resources;
 pub(crate) use capability::every_capability;
 pub use capability::{CapabilityError, available_capabilities};
 pub use instance::{InstanceInput, instance_pids, render_instance};
-pub use mounts::tmpfs_mode;
+pub use mounts::{tmpfs_is_open, tmpfs_mode};
+pub use process::OPEN_FILES;
 pub use resources::{CpuQuota, cpu_quota};
 
 use super::image::ImageConfig;
 use super::seccomp;
 use super::user::User;
+use super::user_namespace::{IDS, UserNamespace};
 use oci_spec::OciSpecError;
 use oci_spec::runtime::{
-    Capabilities, Linux, LinuxNamespace, LinuxNamespaceBuilder, LinuxNamespaceType, LinuxSeccomp,
-    RootBuilder, Spec, SpecBuilder,
+    Capabilities, Linux, LinuxIdMapping, LinuxIdMappingBuilder, LinuxNamespace, LinuxNamespaceBuilder,
+    LinuxNamespaceType, LinuxSeccomp, RootBuilder, Spec, SpecBuilder,
 };
 use proto::budget::ContainerBudget;
 use proto::id::Name;
@@ -92,6 +94,8 @@ pub struct BundleInput<'a> {
     pub apparmor: bool,
     /// The agent's own hard limit of open files; a container can't have more.
     pub open_files: u64,
+    /// The runtime can set limits of processes; else they have those of the monitor.
+    pub sets_limits: bool,
 }
 
 /// The sandbox's pinned namespaces, which its containers share.
@@ -100,6 +104,8 @@ pub struct Namespaces<'a> {
     pub net: &'a Path,
     pub uts: &'a Path,
     pub ipc: &'a Path,
+    /// That the others belong to. `None`: ids inside are the host's.
+    pub user: Option<&'a UserNamespace>,
 }
 
 /// A container's part in the instance of a kernel that its sandbox has for itself; see [`render_instance`].
@@ -216,25 +222,42 @@ fn assemble<'a>(input: &BundleInput<'a>) -> impl FnOnce(OciSpecError) -> BundleE
 
 fn linux(input: &BundleInput<'_>, capabilities: &Capabilities) -> Result<Linux, BundleError> {
     let texts = |paths: &[&str]| Some(paths.iter().map(|p| (*p).to_owned()).collect());
-    let sysctls: HashMap<String, String> = SYSCTLS
-        .iter()
-        .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
-        .collect();
+    // Who made a user namespace has set them, too, since the ids in them are others inside.
+    let sysctls: Option<HashMap<String, String>> = input.namespaces.user.is_none().then(|| {
+        let sysctls = SYSCTLS.iter();
+        sysctls
+            .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+            .collect()
+    });
+    let mappings = id_mappings(input)?;
     let mut linux = Linux::default();
     linux
         .set_namespaces(Some(namespaces(input)?))
         .set_resources(Some(resources::render(input)?))
         .set_seccomp(seccomp_of(input, capabilities)?)
-        .set_sysctl(Some(sysctls))
+        .set_sysctl(sysctls)
         .set_masked_paths(texts(&MASKED_PATHS))
         .set_readonly_paths(texts(&READONLY_PATHS))
         .set_devices(None)
-        .set_uid_mappings(None)
-        .set_gid_mappings(None);
+        .set_uid_mappings(mappings.clone())
+        .set_gid_mappings(mappings);
     // The limits of an instance's containers are those of the instance.
     let own_cgroup = input.instance.is_none().then(|| input.cgroup.path.to_owned());
     linux.set_cgroups_path(own_cgroup);
     Ok(linux)
+}
+
+/// For users and groups alike.
+fn id_mappings(input: &BundleInput<'_>) -> Result<Option<Vec<LinuxIdMapping>>, BundleError> {
+    let Some(user) = input.namespaces.user else {
+        return Ok(None);
+    };
+    let mapping = LinuxIdMappingBuilder::default()
+        .container_id(0_u32)
+        .host_id(user.ids.root())
+        .size(IDS)
+        .build();
+    Ok(Some(vec![mapping.map_err(assemble(input))?]))
 }
 
 fn namespaces(input: &BundleInput<'_>) -> Result<Vec<LinuxNamespace>, BundleError> {
@@ -248,6 +271,9 @@ fn namespaces(input: &BundleInput<'_>) -> Result<Vec<LinuxNamespace>, BundleErro
         shared(LinuxNamespaceType::Uts, pins.uts),
         shared(LinuxNamespaceType::Ipc, pins.ipc),
     ];
+    if let Some(user) = pins.user {
+        all.push(shared(LinuxNamespaceType::User, &user.path));
+    }
     if input.cgroup.namespace {
         all.push(own(LinuxNamespaceType::Cgroup));
     }

@@ -43,6 +43,13 @@ pub fn tmpfs_mode(options: &TmpfsOptions) -> u32 {
         .unwrap_or(TMPFS_MODE)
 }
 
+/// Whether a tmpfs allows what binds of others forbid, setuid programs or devices, for who makes it.
+#[must_use]
+pub fn tmpfs_is_open(options: &TmpfsOptions) -> bool {
+    let options = tmpfs_options(options);
+    options.contains(&"suid") || options.contains(&"dev")
+}
+
 pub(super) fn render(input: &BundleInput<'_>) -> Result<Vec<Mount>, BundleError> {
     let mut mounts = kernel(input).map_err(assemble(input))?;
     for bind in binds(input)? {

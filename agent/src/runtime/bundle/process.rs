@@ -12,7 +12,7 @@ use proto::spec::{Profile, SecurityOpt};
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// Open files that a process starts with. More makes programs slow that close all that could be open; it
 /// may raise the number itself up to the hard limit.
-const OPEN_FILES: u64 = 65_536;
+pub const OPEN_FILES: u64 = 65_536;
 /// The most that it may raise it to, where the node allows so much; systemd's number for services.
 const MAX_OPEN_FILES: u64 = 524_288;
 
@@ -40,7 +40,11 @@ pub(super) fn render(input: &BundleInput<'_>, capabilities: &Capabilities) -> Re
             .env(env)
             .cwd(cwd)
             .capabilities(sets)
-            .rlimits(limits(input)?);
+            .rlimits(if input.sets_limits {
+                limits(input)?
+            } else {
+                Vec::new()
+            });
         let mut process = match apparmor {
             Some(profile) => process.apparmor_profile(profile).build()?,
             None => process.build()?,

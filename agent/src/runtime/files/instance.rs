@@ -30,7 +30,7 @@ pub fn prepare_instance(files: &SandboxFiles) -> Result<InstanceFiles, FilesErro
     let dir = files.dir.join(INSTANCE);
     let (rootfs, bundle) = (dir.join("rootfs"), dir.join("bundle"));
     for folder in [&dir, &rootfs, &bundle] {
-        make_folder(folder, PRIVATE)?;
+        make_folder(folder, PRIVATE, 0)?;
     }
     let path = rootfs.join(IDLE.trim_start_matches('/'));
     program()
@@ -126,6 +126,7 @@ mod tests {
             hosts: PathBuf::new(),
             host_name: PathBuf::new(),
             resolv_conf: PathBuf::new(),
+            user_namespace: None,
         };
         let files = prepare_instance(&files).expect("made");
         let path = files.rootfs.join("idle");

@@ -14,6 +14,9 @@
 //! logs/<name>/               stays until the sandbox is deleted
 //! ```
 //!
+//! With a user namespace, all that containers may change is owned by who root is in there, and the folders on the way to
+//! `rootfs/` can be passed by that group, and by nobody else: the OCI runtime goes there as root of the namespace.
+//!
 //! Containers see parts of this, never the folder itself: what they can change is on the mounts only, so
 //! that nothing here follows a link of theirs. Knows nothing of `ns/`, `monitor/` and processes. Called by `execute`.
 
@@ -22,10 +25,11 @@ mod prepare;
 mod release;
 
 pub use instance::{IDLE, InstanceFiles, prepare_instance};
-pub use prepare::{prepare_container, prepare_sandbox};
+pub use prepare::{Etc, prepare_container, prepare_sandbox};
 pub use release::{release, remove};
 
 use super::mount::MountError;
+use super::user_namespace::UserNamespace;
 use nix::errno::Errno;
 use proto::id::Name;
 use std::collections::BTreeMap;
@@ -47,6 +51,8 @@ pub struct SandboxFiles {
     pub hosts: PathBuf,
     pub host_name: PathBuf,
     pub resolv_conf: PathBuf,
+    /// Whose root owns what the containers may change.
+    pub user_namespace: Option<UserNamespace>,
 }
 
 /// What is a container's own. All of it is there.

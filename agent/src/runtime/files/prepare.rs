@@ -2,8 +2,9 @@
 
 use super::release::{release, release_container};
 use super::{CONTAINERS, ContainerFiles, ETC, FilesError, SandboxFiles, VOLUMES, logs_of};
-use crate::runtime::bundle::tmpfs_mode;
-use crate::runtime::mount::{self, MountError};
+use crate::runtime::bundle::{tmpfs_is_open, tmpfs_mode};
+use crate::runtime::mount::{self, MountError, Tmpfs};
+use crate::runtime::user_namespace::{UserNamespace, root_of};
 use proto::budget::{self, ContainerBudget, TmpfsLimit};
 use proto::id::Name;
 use proto::spec::{Container, SandboxSpec};
@@ -11,15 +12,25 @@ use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, Permissions};
 use std::io;
 use std::net::Ipv4Addr;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 
 /// A place for everyone, as `/tmp` is.
 const OPEN: u32 = 0o1777;
 /// No user of the node has business in there.
 pub(super) const PRIVATE: u32 = 0o700;
+/// On the way to a root filesystem, for one group.
+const PASSABLE: u32 = 0o710;
 /// Any user of a container may read these.
 const READABLE: u32 = 0o644;
+
+/// What the files of `/etc` say.
+#[derive(Debug, Clone, Copy)]
+pub struct Etc<'a> {
+    pub hostname: &'a str,
+    pub ip: Ipv4Addr,
+    pub resolv_conf: &'a str,
+}
 
 /// Makes what the containers of a sandbox share. What an attempt that was killed has left is cleared first.
 ///
@@ -28,21 +39,27 @@ const READABLE: u32 = 0o644;
 pub fn prepare_sandbox(
     dir: &Path,
     spec: &SandboxSpec,
-    hostname: &str,
-    ip: Ipv4Addr,
-    resolv_conf: &str,
+    etc: Etc<'_>,
+    user_namespace: Option<UserNamespace>,
 ) -> Result<SandboxFiles, FilesError> {
     make_all(dir)?;
     cleared(release(dir))?;
+    let owner = root_of(user_namespace.as_ref());
     let make = || {
-        let etc = dir.join(ETC);
-        make_folder(&etc, PRIVATE)?;
+        let folder = dir.join(ETC);
+        make_folder(&folder, PRIVATE, 0)?;
+        let file = |name, text: &str| make_file(&folder, name, text, owner);
+        let containers = dir.join(CONTAINERS);
+        make_folder(&containers, PRIVATE, 0)?;
+        let_pass(dir, owner)?;
+        let_pass(&containers, owner)?;
         Ok(SandboxFiles {
             dir: dir.to_owned(),
-            volumes: make_volumes(dir, spec)?,
-            hosts: make_file(&etc, "hosts", &hosts(hostname, ip))?,
-            host_name: make_file(&etc, "hostname", &format!("{hostname}\n"))?,
-            resolv_conf: make_file(&etc, "resolv.conf", resolv_conf)?,
+            volumes: make_volumes(dir, spec, owner)?,
+            hosts: file("hosts", &hosts(etc.hostname, etc.ip))?,
+            host_name: file("hostname", &format!("{}\n", etc.hostname))?,
+            resolv_conf: file("resolv.conf", etc.resolv_conf)?,
+            user_namespace: user_namespace.clone(),
         })
     };
     make().inspect_err(|_| warn_of(release(dir)))
@@ -67,12 +84,14 @@ pub fn prepare_container(
     }
     make_all(&dir)?;
     let budget = budget::container(spec, container);
+    let namespace = files.user_namespace.as_ref();
     let make = || {
-        let (tmp, shm, tmpfs) = make_temporary(&dir, container, &budget)?;
+        let_pass(&dir, root_of(namespace))?;
+        let (tmp, shm, tmpfs) = make_temporary(&dir, container, &budget, root_of(namespace))?;
         let bundle = dir.join("bundle");
-        make_folder(&bundle, PRIVATE)?;
+        make_folder(&bundle, PRIVATE, 0)?;
         Ok(ContainerFiles {
-            rootfs: make_root(&dir, &budget, layers)?,
+            rootfs: make_root(&dir, &budget, layers, namespace)?,
             tmp,
             shm,
             tmpfs,
@@ -83,13 +102,19 @@ pub fn prepare_container(
     make().inspect_err(|_| warn_of(release_container(&files.dir, &container.name)))
 }
 
-fn make_volumes(dir: &Path, spec: &SandboxSpec) -> Result<BTreeMap<Name, PathBuf>, FilesError> {
+fn make_volumes(dir: &Path, spec: &SandboxSpec, owner: u32) -> Result<BTreeMap<Name, PathBuf>, FilesError> {
     let all = dir.join(VOLUMES);
-    make_folder(&all, PRIVATE)?;
+    make_folder(&all, PRIVATE, 0)?;
     let mut volumes = BTreeMap::new();
     for volume in &spec.volumes {
         let path = all.join(volume.name.as_str());
-        mount_tmpfs(&path, TmpfsLimit::of(volume.size), OPEN)?;
+        let wanted = Tmpfs {
+            limit: TmpfsLimit::of(volume.size),
+            mode: OPEN,
+            owner,
+            is_open: false,
+        };
+        mount_tmpfs(&path, wanted)?;
         volumes.insert(volume.name.clone(), path);
     }
     Ok(volumes)
@@ -101,24 +126,34 @@ fn make_temporary(
     dir: &Path,
     container: &Container,
     budget: &ContainerBudget,
+    owner: u32,
 ) -> Result<(PathBuf, PathBuf, Vec<PathBuf>), FilesError> {
     let shared = dir.join("tmp");
-    mount_tmpfs(&shared, budget.tmp, PRIVATE)?;
+    let tmpfs = |limit, mode, is_open| Tmpfs {
+        limit,
+        mode,
+        owner,
+        is_open,
+    };
+    let drawing = container.tmpfs.iter().zip(&budget.tmpfs);
+    let mut drawing = drawing.filter(|(_, limit)| limit.is_none());
+    let is_open = drawing.any(|(drawing, _)| tmpfs_is_open(&drawing.options));
+    mount_tmpfs(&shared, tmpfs(budget.tmp, PRIVATE, is_open))?;
     let [tmp, shm] = ["tmp", "shm"].map(|name| shared.join(name));
-    make_folder(&tmp, OPEN)?;
-    make_folder(&shm, OPEN)?;
+    make_folder(&tmp, OPEN, owner)?;
+    make_folder(&shm, OPEN, owner)?;
     let mut all = Vec::new();
-    for (i, (tmpfs, limit)) in container.tmpfs.iter().zip(&budget.tmpfs).enumerate() {
-        let (name, mode) = (format!("tmpfs-{i}"), tmpfs_mode(&tmpfs.options));
+    for (i, (wanted, limit)) in container.tmpfs.iter().zip(&budget.tmpfs).enumerate() {
+        let (name, mode) = (format!("tmpfs-{i}"), tmpfs_mode(&wanted.options));
         let path = match limit {
             Some(limit) => {
                 let own = dir.join(name);
-                mount_tmpfs(&own, *limit, mode)?;
+                mount_tmpfs(&own, tmpfs(*limit, mode, tmpfs_is_open(&wanted.options)))?;
                 own
             }
             None => {
                 let folder = shared.join(name);
-                make_folder(&folder, mode)?;
+                make_folder(&folder, mode, owner)?;
                 folder
             }
         };
@@ -129,22 +164,33 @@ fn make_temporary(
 
 /// A read-only root has a writable layer as well, of the `/tmp` budget: the OCI runtime makes there what it
 /// mounts on and the image lacks, and then makes the root read-only before the container's first instruction.
-fn make_root(dir: &Path, budget: &ContainerBudget, layers: &[PathBuf]) -> Result<PathBuf, FilesError> {
+fn make_root(
+    dir: &Path,
+    budget: &ContainerBudget,
+    layers: &[PathBuf],
+    namespace: Option<&UserNamespace>,
+) -> Result<PathBuf, FilesError> {
     let writable = match budget.root {
         Some(limit) => {
             let root = dir.join("root");
-            mount_tmpfs(&root, limit, PRIVATE)?;
+            let wanted = Tmpfs {
+                limit,
+                mode: PRIVATE,
+                owner: 0,
+                is_open: false,
+            };
+            mount_tmpfs(&root, wanted)?;
             root
         }
         None => {
             let points = dir.join("tmp").join("points");
-            make_folder(&points, PRIVATE)?;
+            make_folder(&points, PRIVATE, 0)?;
             points
         }
     };
     let rootfs = dir.join("rootfs");
-    make_folder(&rootfs, PRIVATE)?;
-    mount::overlay(&rootfs, layers, &writable)?;
+    make_folder(&rootfs, PRIVATE, 0)?;
+    mount::overlay(&rootfs, layers, &writable, namespace)?;
     Ok(rootfs)
 }
 
@@ -152,9 +198,9 @@ fn hosts(hostname: &str, ip: Ipv4Addr) -> String {
     format!("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n{ip}\t{hostname}\n")
 }
 
-fn mount_tmpfs(path: &Path, limit: TmpfsLimit, mode: u32) -> Result<(), FilesError> {
-    make_folder(path, PRIVATE)?;
-    Ok(mount::tmpfs(path, limit, mode)?)
+fn mount_tmpfs(path: &Path, wanted: Tmpfs) -> Result<(), FilesError> {
+    make_folder(path, PRIVATE, 0)?;
+    Ok(mount::tmpfs(path, wanted)?)
 }
 
 fn make_all(path: &Path) -> Result<(), FilesError> {
@@ -163,16 +209,33 @@ fn make_all(path: &Path) -> Result<(), FilesError> {
 }
 
 /// The process' mask has no say in the mode.
-pub(super) fn make_folder(path: &Path, mode: u32) -> Result<(), FilesError> {
+pub(super) fn make_folder(path: &Path, mode: u32, owner: u32) -> Result<(), FilesError> {
     let made = DirBuilder::new().mode(PRIVATE).create(path);
-    made.and_then(|()| fs::set_permissions(path, Permissions::from_mode(mode)))
+    made.and_then(|()| give(path, mode, owner)).map_err(unmade(path))
+}
+
+/// Root of the user namespace, who is nobody here, can pass it by its group, and nobody else can.
+fn let_pass(path: &Path, owner: u32) -> Result<(), FilesError> {
+    if owner == 0 {
+        return Ok(());
+    }
+    chown(path, None, Some(owner))
+        .and_then(|()| fs::set_permissions(path, Permissions::from_mode(PASSABLE)))
         .map_err(unmade(path))
 }
 
-fn make_file(folder: &Path, name: &str, text: &str) -> Result<PathBuf, FilesError> {
+/// The mode last: a change of owner takes from it.
+fn give(path: &Path, mode: u32, owner: u32) -> io::Result<()> {
+    if owner != 0 {
+        chown(path, Some(owner), Some(owner))?;
+    }
+    fs::set_permissions(path, Permissions::from_mode(mode))
+}
+
+fn make_file(folder: &Path, name: &str, text: &str, owner: u32) -> Result<PathBuf, FilesError> {
     let path = folder.join(name);
     fs::write(&path, text)
-        .and_then(|()| fs::set_permissions(&path, Permissions::from_mode(READABLE)))
+        .and_then(|()| give(&path, READABLE, owner))
         .map_err(unmade(&path))?;
     Ok(path)
 }

@@ -1,7 +1,7 @@
 //! On the real kernel, as root: a sandbox's folder from nothing to nothing.
 
 use super::*;
-use crate::runtime::mount::tests::{Mounts, fill};
+use crate::runtime::mount::tests::{Mounts, Pinned, fill};
 use proto::manifest;
 use proto::spec::{Manifest, SandboxSpec};
 use std::fs;
@@ -46,8 +46,20 @@ impl Box {
     }
 
     fn sandbox(&self, spec: &SandboxSpec) -> Result<SandboxFiles, FilesError> {
-        let ip = Ipv4Addr::new(10, 89, 0, 7);
-        prepare_sandbox(&self.dir, spec, "box", ip, "nameserver 10.0.0.1\n")
+        self.sandbox_in(spec, None)
+    }
+
+    fn sandbox_in(
+        &self,
+        spec: &SandboxSpec,
+        namespace: Option<UserNamespace>,
+    ) -> Result<SandboxFiles, FilesError> {
+        let etc = Etc {
+            hostname: "box",
+            ip: Ipv4Addr::new(10, 89, 0, 7),
+            resolv_conf: "nameserver 10.0.0.1\n",
+        };
+        prepare_sandbox(&self.dir, spec, etc, namespace)
     }
 
     fn container(&self, spec: &SandboxSpec) -> Result<ContainerFiles, FilesError> {
@@ -124,6 +136,78 @@ fn prepared_container_has_what_it_draws_on_apart() {
     let mib = |bytes: u64| bytes.div_ceil(1 << 20);
     assert_eq!([mib(root), mib(cache), mib(run), tmp], [16, 1, 4, 0]);
     assert_eq!(fs::read_dir(&files.shm).expect("there").count(), 0);
+}
+
+/// As owner, group and mode on the host.
+fn about(path: &Path) -> (u32, u32, u32) {
+    let stat = fs::metadata(path).expect("there");
+    (stat.uid(), stat.gid(), stat.mode() & 0o7777)
+}
+
+#[test]
+fn files_of_a_user_namespace_are_its_roots_and_only_that_root_passes() {
+    let place = Box::new();
+    let pinned = Pinned::below(place.mounts.path());
+    let spec = spec("tmpfs: [{mount_path: /run}, {mount_path: /cache, options: [size=1Mi, mode=750]}]");
+    let shared = place
+        .sandbox_in(&spec, Some(pinned.namespace.clone()))
+        .expect("prepared");
+    let own = prepare_container(&shared, &spec, &spec.containers[0], &place.layers).expect("prepared");
+    let root = pinned.namespace.ids.root();
+    for (path, mode) in [
+        (&shared.volumes["state"], 0o1777),
+        (&shared.hosts, 0o644),
+        (&shared.host_name, 0o644),
+        (&shared.resolv_conf, 0o644),
+        (&own.tmp, 0o1777),
+        (&own.shm, 0o1777),
+        (&own.tmpfs[0], 0o1777),
+        (&own.tmpfs[1], 0o750),
+        (&own.rootfs, 0o755),
+        (&own.rootfs.join("file"), 0o644),
+    ] {
+        assert_eq!(about(path), (root, root, mode), "{}", path.display());
+    }
+    let container = place.dir.join("containers/c");
+    for path in [&place.dir, &place.dir.join("containers"), &container] {
+        assert_eq!(about(path), (0, root, 0o710), "{}", path.display());
+    }
+    for path in [
+        &place.dir.join("volumes"),
+        &place.dir.join("etc"),
+        &own.bundle,
+        &own.logs,
+    ] {
+        assert_eq!(about(path), (0, 0, 0o700), "{}", path.display());
+    }
+    assert_eq!(release(&place.dir).len(), 0);
+    assert_eq!(place.names(), ["logs"]);
+}
+
+#[test]
+fn tmpfs_that_allows_setuid_programs_can_be_bound_so_within_a_user_namespace() {
+    let place = Box::new();
+    let flags = |path: &Path| nix::sys::statvfs::statvfs(path).expect("there").flags();
+    let closed = nix::sys::statvfs::FsFlags::ST_NOSUID | nix::sys::statvfs::FsFlags::ST_NODEV;
+    for (options, is_open) in [
+        ("[size=1Mi, suid]", [false, true]),
+        ("[size=1Mi, dev]", [false, true]),
+        ("[suid]", [true, true]),
+        ("[suid, nosuid, size=1Mi]", [false, false]),
+        ("[]", [false, false]),
+    ] {
+        let spec = spec(&format!("tmpfs: [{{mount_path: /run, options: {options}}}]"));
+        let files = place.container(&spec).expect("prepared");
+        for (path, is_open) in [&files.tmp, &files.tmpfs[0]].into_iter().zip(is_open) {
+            assert_eq!(
+                flags(path).contains(closed),
+                !is_open,
+                "{options}: {}",
+                path.display()
+            );
+        }
+        assert_eq!(release(&place.dir).len(), 0);
+    }
 }
 
 #[test]

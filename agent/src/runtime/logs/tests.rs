@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::runtime::mount;
-use crate::runtime::mount::tests::Mounts;
+use crate::runtime::mount::tests::{Mounts, plain};
 use futures::StreamExt;
 use proto::budget::TmpfsLimit;
 use proto::units::Bytes;
@@ -146,7 +146,7 @@ fn writer_goes_on_behind_the_last_whole_record() {
 #[test]
 fn full_disk_costs_lines_which_are_counted_and_told_of() {
     let mounts = Mounts::new();
-    mount::tmpfs(mounts.path(), TmpfsLimit::of(Bytes::mib(1)), 0o700).expect("mounted");
+    mount::tmpfs(mounts.path(), plain(TmpfsLimit::of(Bytes::mib(1)), 0o700)).expect("mounted");
     let (ballast, dir) = (mounts.path().join("ballast"), mounts.path().join("logs"));
     let mut writer = Writer::open(&dir).expect("opened");
     writer.write(Stream::Stdout, b"before\n", at(1)).expect("written");

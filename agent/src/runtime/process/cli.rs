@@ -132,7 +132,10 @@ impl Runtime for CommandLine {
     fn create(&mut self, container: Container<'_>, output: Output) -> Result<Option<Pid>, RuntimeError> {
         let pid_file = self.root.join(format!("{}.pid", container.id));
         let mut command = self.command("create");
+        // At its end, as `/dev/null` is. That itself is the host's, and crun would give it to the container's user.
+        let (nothing, _) = io::pipe().map_err(|source| self.not_run(source))?;
         command
+            .stdin(Stdio::from(nothing))
             .arg("--bundle")
             .arg(container.bundle)
             .arg("--pid-file")

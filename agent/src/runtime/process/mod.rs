@@ -26,6 +26,7 @@ use crate::runtime::cgroup::Cgroups;
 use crate::runtime::sys::wait::Ended;
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
+use oci_spec::runtime::{Capabilities, Capability};
 use proto::spec;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -176,6 +177,16 @@ pub trait Runtime {
     /// [`RuntimeError`].
     fn close(&mut self) -> Result<(), RuntimeError> {
         Ok(())
+    }
+}
+
+/// Whether a runtime can set the limits of a container's processes. runc does it from outside, where within a user namespace
+/// it is one more user's process, and it takes a capability that not every node has.
+#[must_use]
+pub fn sets_limits(kind: spec::Runtime, available: &Capabilities, in_user_namespace: bool) -> bool {
+    match kind {
+        spec::Runtime::Runc => !in_user_namespace || available.contains(&Capability::SysResource),
+        spec::Runtime::Native | spec::Runtime::Crun | spec::Runtime::Runsc => true,
     }
 }
 

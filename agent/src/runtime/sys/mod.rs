@@ -8,6 +8,7 @@ pub(crate) mod fork;
 pub(crate) mod mount;
 pub(crate) mod namespace;
 pub(crate) mod pidfd;
+pub(crate) mod pioneer;
 pub(crate) mod privilege;
 pub(crate) mod readable;
 pub(crate) mod received;

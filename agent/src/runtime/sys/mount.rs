@@ -3,7 +3,7 @@
 
 use nix::errno::Errno;
 use std::ffi::{CStr, CString};
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -112,17 +112,55 @@ impl Context {
     }
 }
 
-/// A mount that is attached nowhere; dropped, it is gone.
+/// A mount that is attached nowhere; dropped before it is, it is gone.
 #[derive(Debug)]
 pub(crate) struct Detached(OwnedFd);
 
 impl Detached {
+    /// A further mount of the folder at `path`, without what is mounted below.
+    ///
+    /// # Errors
+    /// As of open_tree(2).
+    pub(crate) fn copy_of(path: &Path) -> Result<Self, Errno> {
+        let path = text(path)?;
+        let flags = libc::OPEN_TREE_CLONE | libc::OPEN_TREE_CLOEXEC;
+        // SAFETY: the path is a C string that outlives the call; the kernel keeps no pointer to it.
+        let fd = unsafe { libc::syscall(libc::SYS_open_tree, libc::AT_FDCWD, path.as_ptr(), flags) };
+        owned(fd).map(Self)
+    }
+
+    /// From now on its files belong by it to whom the user namespace says; once, before it is attached.
+    ///
+    /// # Errors
+    /// `EINVAL` where its filesystem can't, else as of mount_setattr(2).
+    pub(crate) fn map(&self, user_namespace: BorrowedFd<'_>) -> Result<(), Errno> {
+        let attributes = libc::mount_attr {
+            attr_set: libc::MOUNT_ATTR_IDMAP,
+            attr_clr: 0,
+            propagation: 0,
+            userns_fd: u64::try_from(user_namespace.as_raw_fd()).map_err(|_| Errno::EBADF)?,
+        };
+        // SAFETY: the path is empty as the flag demands, and `attributes`, which the kernel only reads, is as long as is
+        // said and outlives the call.
+        let done = unsafe {
+            libc::syscall(
+                libc::SYS_mount_setattr,
+                self.0.as_raw_fd(),
+                c"".as_ptr(),
+                libc::AT_EMPTY_PATH,
+                &raw const attributes,
+                size_of::<libc::mount_attr>(),
+            )
+        };
+        Errno::result(done).map(drop)
+    }
+
     /// Attaches it at `target`, on top of what is there. A link at `target` is not followed.
     ///
     /// # Errors
     /// As of move_mount(2).
-    pub(crate) fn attach(self, target: &Path) -> Result<(), Errno> {
-        let target = CString::new(target.as_os_str().as_bytes()).map_err(|_| Errno::EINVAL)?;
+    pub(crate) fn attach(&self, target: &Path) -> Result<(), Errno> {
+        let target = text(target)?;
         // SAFETY: both paths are C strings that outlive the call, the first one empty as the flag demands.
         let done = unsafe {
             libc::syscall(
@@ -136,6 +174,16 @@ impl Detached {
         };
         Errno::result(done).map(drop)
     }
+}
+
+impl AsFd for Detached {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+fn text(path: &Path) -> Result<CString, Errno> {
+    CString::new(path.as_os_str().as_bytes()).map_err(|_| Errno::EINVAL)
 }
 
 fn owned(fd: libc::c_long) -> Result<OwnedFd, Errno> {

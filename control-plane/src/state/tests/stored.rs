@@ -82,6 +82,30 @@ fn policy_is_stored_as_it_was_first_written() {
     assert_eq!(format!("m {hex}\n"), include_str!("golden/policy.txt"));
 }
 
+/// Of an agent that says whether sandboxes have user namespaces; those of before it did are in the other files.
+#[test]
+fn report_of_user_namespaces_is_stored_as_it_was_first_written() {
+    const GOLDEN: &str = include_str!("golden/user_namespaces.txt");
+    let mut world = World::default();
+    let Op::RegisterNode(mut register) = register("n") else {
+        panic!("it is a registration");
+    };
+    let report = register.report.as_mut().expect("a report");
+    report.user_namespaces = Some(true);
+    world.run(Op::RegisterNode(register)).accepted();
+    let node = world.stored.iter().filter(|(key, _)| key.starts_with(b"n"));
+    let mut text = String::new();
+    for (key, value) in node {
+        let hex: String = value.iter().map(|b| format!("{b:02x}")).collect();
+        writeln!(text, "{} {hex}", key.escape_ascii()).expect("written");
+    }
+    assert_eq!(text, GOLDEN);
+    let loaded = load_golden(GOLDEN);
+    let node = loaded.nodes().next().expect("one node");
+    let report = node.report.as_ref().expect("its agent's");
+    assert_eq!(report.user_namespaces, Some(true));
+}
+
 #[test]
 fn damaged_and_unknown_records_are_named() {
     let load = |key: &[u8], value: &[u8]| {

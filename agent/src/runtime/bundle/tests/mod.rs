@@ -3,6 +3,7 @@
 mod runc;
 
 use super::*;
+use crate::runtime::user_namespace::IdRange;
 use oci_spec::runtime::{Capability, LinuxSeccompAction};
 use proto::budget;
 use proto::spec::{Manifest, SandboxSpec};
@@ -49,6 +50,8 @@ struct Host {
     tmpfs: Vec<PathBuf>,
     volumes: BTreeMap<Name, PathBuf>,
     namespaces: [PathBuf; 3],
+    user: Option<UserNamespace>,
+    sets_limits: bool,
     etc: [PathBuf; 3],
     /// Who holds the instance that the container is in.
     instance: Option<&'static str>,
@@ -70,6 +73,8 @@ impl Host {
             tmpfs: vec![at("tmpfs-0"), at("tmpfs-1")],
             volumes: BTreeMap::from([(Name::new("v").expect("a name"), at("volumes/v"))]),
             namespaces: ["net", "uts", "ipc"].map(|n| at("ns").join(n)),
+            user: None,
+            sets_limits: true,
             etc: ["hosts", "hostname", "resolv.conf"].map(|n| at("etc").join(n)),
             instance: None,
         }
@@ -94,7 +99,12 @@ impl Host {
             },
             budget: &budget::container(spec, &spec.containers[0]),
             hostname: "box",
-            namespaces: Namespaces { net, uts, ipc },
+            namespaces: Namespaces {
+                net,
+                uts,
+                ipc,
+                user: self.user.as_ref(),
+            },
             cgroup: Cgroup {
                 path: &self.cgroup,
                 namespace: self.cgroup_namespace,
@@ -119,6 +129,7 @@ impl Host {
             available: &self.available,
             apparmor: self.apparmor,
             open_files: 20_000,
+            sets_limits: self.sets_limits,
         })
     }
 
@@ -599,6 +610,43 @@ fn namespaces_are_the_sandboxes_own() {
 }
 
 #[test]
+fn user_namespace_is_joined_with_its_ids_and_sysctls_are_left_to_who_made_it() {
+    let host = Host {
+        user: Some(UserNamespace {
+            path: "/box/ns/user".into(),
+            ids: IdRange::from(1 << 28).expect("a range"),
+        }),
+        ..Host::below("/box")
+    };
+    let value = host.json(&spec(""), &image());
+    let namespaces = value["linux"]["namespaces"].as_array().expect("a list");
+    assert!(namespaces.contains(&json!({"type": "user", "path": "/box/ns/user"})));
+    let mapping = json!([{"containerID": 0, "hostID": 268_435_456, "size": 65_536}]);
+    for kind in ["uidMappings", "gidMappings"] {
+        assert_eq!(value["linux"][kind], mapping);
+    }
+    assert_eq!(value["linux"]["sysctl"], Value::Null);
+    // All else is the same.
+    let mut plain = Host::below("/box").json(&spec(""), &image());
+    assert_eq!(plain["linux"]["uidMappings"], Value::Null);
+    let mut value = value;
+    for value in [&mut plain, &mut value] {
+        let linux = value["linux"].as_object_mut().expect("an object");
+        for key in ["namespaces", "uidMappings", "gidMappings", "sysctl"] {
+            linux.remove(key);
+        }
+        for set in ["bounding", "effective", "permitted"] {
+            // Sets have no order.
+            value["process"]["capabilities"][set]
+                .as_array_mut()
+                .expect("a set")
+                .sort_by_key(Value::to_string);
+        }
+    }
+    assert_eq!(value, plain);
+}
+
+#[test]
 fn volume_without_a_source_is_refused() {
     let mut host = Host::below("/box");
     host.volumes.clear();
@@ -664,7 +712,12 @@ fn instance_is_limited_for_all_of_its_containers() {
     let rendered = render_instance(&InstanceInput {
         spec: &sandbox,
         hostname: "box",
-        namespaces: Namespaces { net, uts, ipc },
+        namespaces: Namespaces {
+            net,
+            uts,
+            ipc,
+            user: None,
+        },
         cgroup: Cgroup {
             path: Path::new("/sandboxd/7/instance"),
             namespace: true,

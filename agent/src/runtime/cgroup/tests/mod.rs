@@ -3,7 +3,7 @@
 mod unified;
 
 use super::*;
-use crate::runtime::mount::tests::Mounts;
+use crate::runtime::mount::tests::{Mounts, plain};
 use nix::poll::{PollFd, PollTimeout, poll};
 use proto::budget::{self, TmpfsLimit};
 use proto::manifest;
@@ -293,7 +293,7 @@ fn volume_larger_than_the_memory_fills_up_without_an_oom_kill() {
     let (parent, mounts) = (Parent::new(), Mounts::new());
     let spec = spec();
     let volume = TmpfsLimit::of(spec.volumes[0].size);
-    crate::runtime::mount::tmpfs(mounts.path(), volume, 0o1777).expect("mounted");
+    crate::runtime::mount::tmpfs(mounts.path(), plain(volume, 0o1777)).expect("mounted");
     let path = parent.path.join("7");
     let limits = SandboxLimits {
         // All else that the container may write to stays unused here.

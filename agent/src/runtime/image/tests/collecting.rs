@@ -2,6 +2,8 @@
 
 use super::registry::Registry;
 use super::*;
+use crate::runtime::mount::overlay;
+use crate::runtime::mount::tests::Pinned;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
 const NOW: Duration = Duration::ZERO;
@@ -116,8 +118,16 @@ impl Mounted {
     /// As sandboxes get it.
     fn as_sandboxes(layers: &[PathBuf]) -> Self {
         Self::with(|dir| {
-            let mounted = crate::runtime::mount::overlay(&dir.join("root"), layers, &dir.join("writable"));
-            mounted.expect("mounted, as root");
+            overlay(&dir.join("root"), layers, &dir.join("writable"), None).expect("mounted, as root");
+        })
+    }
+
+    /// As those with a user namespace of their own get it.
+    fn in_a_user_namespace(layers: &[PathBuf]) -> Self {
+        Self::with(|dir| {
+            let pinned = Pinned::below(dir);
+            let (root, writable) = (dir.join("root"), dir.join("writable"));
+            overlay(&root, layers, &writable, Some(&pinned.namespace)).expect("mounted, as root");
         })
     }
 
@@ -165,6 +175,7 @@ async fn check_mounted_stays(mount: impl Fn(&[PathBuf]) -> Mounted) {
 async fn mounted_layers_stay_for_an_agent_that_has_given_them_out_in_an_earlier_life() {
     check_mounted_stays(Mounted::by_one_option).await;
     check_mounted_stays(Mounted::as_sandboxes).await;
+    check_mounted_stays(Mounted::in_a_user_namespace).await;
 }
 
 #[tokio::test]

@@ -10,7 +10,7 @@ use crate::runtime::cgroup::OomWatch;
 use crate::runtime::logs::{LogsError, Stream, Writer};
 use crate::runtime::sys::pidfd::PidFd;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
-use nix::unistd::Pid;
+use nix::unistd::{Gid, Pid, Uid, fchown};
 use proto::wire::{ContainerState, ContainerStatus};
 use std::fs::File;
 use std::io::{self, Read};
@@ -57,10 +57,10 @@ pub(super) struct Pipes {
 const STREAMS: [Stream; 2] = [Stream::Stdout, Stream::Stderr];
 
 impl Container {
-    /// Makes its pipes.
-    pub(super) fn new(status: ContainerStatus, logs: Writer) -> io::Result<(Self, Pipes)> {
-        let (stdout, from_stdout) = pipe()?;
-        let (stderr, from_stderr) = pipe()?;
+    /// Makes its pipes, which are `root`'s, who is root in the container.
+    pub(super) fn new(status: ContainerStatus, logs: Writer, root: u32) -> io::Result<(Self, Pipes)> {
+        let (stdout, from_stdout) = pipe(root)?;
+        let (stderr, from_stderr) = pipe(root)?;
         let container = Self {
             status,
             stage: Stage::Waiting,
@@ -176,9 +176,19 @@ impl Container {
     }
 }
 
+/// Lets root of a container open its own streams anew, as `/dev/stdout`, and the runtime give them to the container's user.
+pub(super) fn hand_over(stream: BorrowedFd<'_>, root: u32) -> io::Result<()> {
+    if root == 0 {
+        return Ok(());
+    }
+    let (user, group) = (Uid::from_raw(root), Gid::from_raw(root));
+    Ok(fchown(stream, Some(user), Some(group))?)
+}
+
 /// The writing end, and the reading end, which does not block.
-fn pipe() -> io::Result<(OwnedFd, File)> {
+fn pipe(owner: u32) -> io::Result<(OwnedFd, File)> {
     let (reader, writer) = io::pipe()?;
+    hand_over(writer.as_fd(), owner)?;
     fcntl(&reader, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
     Ok((writer.into(), File::from(OwnedFd::from(reader))))
 }

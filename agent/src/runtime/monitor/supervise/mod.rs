@@ -27,11 +27,13 @@ mod sandbox;
 mod score;
 
 use super::{files, identity, state};
+use crate::runtime::bundle::OPEN_FILES;
 use crate::runtime::cgroup::{self, CgroupError, Cgroups};
 use crate::runtime::process::{self, Instance, RuntimeError};
 use crate::runtime::sys::fork::ForkError;
 use crate::sealed::SealedError;
 use agents::Agents;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::unistd::{Pid, dup2_stdin, setsid};
 pub use nursery::nursery;
 use proto::spec;
@@ -92,6 +94,9 @@ fn supervise(dir: &Path, cgroups: Cgroups) -> Result<(), SuperviseError> {
     };
     files::write_state(dir, &state)?;
     let kind = runtime_of(&spec)?;
+    if spec.root_id != 0 && kind == spec::Runtime::Runc {
+        limit_files().map_err(errno("limit open files"))?;
+    }
     let instance = spec.instance.as_ref().map(|instance| Instance {
         bundle: Path::new(&instance.bundle),
         platform: &instance.platform,
@@ -108,6 +113,15 @@ fn supervise(dir: &Path, cgroups: Cgroups) -> Result<(), SuperviseError> {
     sandbox.watch()?;
     sandbox.end();
     Ok(())
+}
+
+/// What is started has these limits where the runtime can't set others; see [`process::sets_limits`]. A runtime in Go allows
+/// itself all that it may, and hands that on: so no more may be allowed than is of use to every program.
+fn limit_files() -> nix::Result<()> {
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    let files = hard.min(OPEN_FILES);
+    setrlimit(Resource::RLIMIT_NOFILE, files, files)?;
+    setrlimit(Resource::RLIMIT_CORE, 0, 0)
 }
 
 /// Standard input is the socket: it is taken from there, so that no container gets it.

@@ -3,7 +3,7 @@
 
 use super::agents::Agents;
 use super::attachment::Attachment;
-use super::container::{Container, Process, Stage};
+use super::container::{Container, Process, Stage, hand_over};
 use super::course::{Act, Course, End, Exit};
 use super::execs::Execs;
 use super::{MAX_GUESTS, SuperviseError, say, score};
@@ -150,8 +150,9 @@ impl Sandbox {
     fn create(&mut self, index: usize) -> Result<(), (Reason, String)> {
         let spec = &self.spec.containers[index];
         let logs = Writer::open(Path::new(&spec.logs)).map_err(|e| own_fault(&spec.name, &e.to_string()))?;
-        let (container, pipes) = Container::new(self.state.containers[index].clone(), logs)
-            .map_err(|e| own_fault(&spec.name, &format!("cannot make its pipes: {e}")))?;
+        let (container, pipes) =
+            Container::new(self.state.containers[index].clone(), logs, self.spec.root_id)
+                .map_err(|e| own_fault(&spec.name, &format!("cannot make its pipes: {e}")))?;
         self.containers.push(container);
         let wanted = process::Container {
             id: &spec.name,
@@ -416,7 +417,7 @@ impl Sandbox {
         let mut commands = Vec::new();
         let (containers, runtime, course) = (&mut self.containers, &mut self.runtime, &mut self.course);
         let execs = &mut self.execs;
-        let names = &self.spec.containers;
+        let (names, root) = (&self.spec.containers, self.spec.root_id);
         let running = |containers: &[Container], name: &str| {
             let index = names.iter().position(|spec| spec.name == name);
             let index = index.ok_or_else(|| format!("there is no container {name}"))?;
@@ -442,6 +443,10 @@ impl Sandbox {
                 Some(Command::Exec(exec)) => {
                     guests(execs, containers)?;
                     let index = running(containers, &exec.container)?;
+                    for stream in &streams {
+                        hand_over(stream.as_fd(), root)
+                            .map_err(|fault| format!("cannot give the container its streams: {fault}"))?;
+                    }
                     execs.take(connection, exec, Path::new(&names[index].bundle), streams)
                 }
                 Some(Command::Attach(attach)) => {

@@ -3,6 +3,7 @@
 use crate::runtime::firewall::Rules;
 use crate::runtime::namespace::{self, Pins};
 use crate::runtime::network::{Network, NetworkConfig, NetworkError};
+use crate::runtime::user_namespace::{IDS, IdRange};
 use nix::sched::{CloneFlags, setns, unshare};
 use proto::id::Uid;
 use proto::spec::{Cidr, EgressRule, Protocol};
@@ -255,7 +256,10 @@ impl World {
     pub(super) fn sandbox(&self, number: u8) -> Sandbox {
         let uid = Uid(u64::from(number));
         let dir = self.dir.path().join(number.to_string()).join("ns");
-        let pins = namespace::create(&dir, &format!("sandbox-{number}")).expect("namespaces; run as root");
+        // Each other one has a user namespace that its network belongs to.
+        let ids = IdRange::from((1 << 28) + u32::from(number) * IDS).filter(|_| number % 2 == 1);
+        let pins =
+            namespace::create(&dir, &format!("sandbox-{number}"), ids).expect("namespaces; run as root");
         Sandbox {
             uid,
             ip: Ipv4Addr::new(10, 89, 0, number),
