@@ -51,6 +51,13 @@ fn documented_forms_are_understood() {
     check_ok("dev up --replicas 3 --agents 2 --dir /d --mirror docker.io=http://h:1 --subnet 10.88.7.0/24");
     check_ok("dev up --agent-arg --foo --label a=b --label agent-1:c=d");
     check_ok("dev kill leader");
+    check_ok("dev add replica");
+    check_ok("cluster members --stale -o json");
+    check_ok("cluster add 4=https://10.0.0.4:7071=https://10.0.0.4:7070 --learner");
+    check_ok("cluster remove 4 5 --force");
+    check_ok("cluster promote 4");
+    check_ok("cluster transfer-leader --to 2");
+    check_ok("cluster backup x.backup --stale");
     check_ok("dev partition replica-1 agent-2");
     check_ok("dev down --keep-data --dir /d");
 }
@@ -58,6 +65,10 @@ fn documented_forms_are_understood() {
 #[test]
 fn wrong_forms_are_refused_with_a_reason() {
     check_refused("get pods", "no kind of object");
+    check_refused("cluster add 4=https://10.0.0.4:7071", "write N=PEER_URL=URL");
+    check_refused("cluster add 0=https://a:1=https://a:2", "write N=PEER_URL=URL");
+    check_refused("cluster remove x", "invalid value");
+    check_refused("cluster transfer-leader --to 0", "0 is not in");
     check_refused("get sandboxes -l a", "KEY=VALUE");
     check_refused("get sandboxes --phase Done", "no phase");
     check_refused("wait sandbox/x --for x", "phase=Running");
