@@ -40,6 +40,8 @@ pub(crate) enum BenchError {
     Etcd(Box<tonic::Status>),
     #[error("{source}; the log of a member ends with: {log}")]
     EtcdStart { source: Box<BenchError>, log: String },
+    #[error("told to end; nothing was written")]
+    Interrupted,
     #[error("{0} is left after the run")]
     Left(String),
 }

@@ -27,6 +27,7 @@ mod svg;
 use clap::{Parser, Subcommand};
 use std::io::Write;
 use std::process::ExitCode;
+use tokio::signal::unix::{SignalKind, signal};
 
 /// Measures sandboxd, and beside it what else is installed on this machine. Needs root.
 #[derive(Debug, Parser)]
@@ -44,14 +45,37 @@ enum Command {
     Cluster(cluster::ClusterArgs),
 }
 
+async fn run(command: Command) -> Result<(), error::BenchError> {
+    match command {
+        Command::Provision(args) => provision::run(args).await,
+        Command::Cluster(args) => Box::pin(cluster::run(args)).await,
+    }
+}
+
+/// Returns with the error of a run that SIGINT or SIGTERM has ended.
+async fn told_to_end() -> Result<(), error::BenchError> {
+    let system = |source| error::BenchError::System {
+        act: "listen for signals",
+        source,
+    };
+    let mut terminate = signal(SignalKind::terminate()).map_err(system)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(system)?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    Err(error::BenchError::Interrupted)
+}
+
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let done = match runtime {
         Ok(runtime) => runtime.block_on(async {
-            match arguments.command {
-                Command::Provision(args) => provision::run(args).await,
-                Command::Cluster(args) => cluster::run(args).await,
+            // Dropped where it is told to end, so that it clears away what it has made.
+            tokio::select! {
+                done = run(arguments.command) => done,
+                told = told_to_end() => told,
             }
         }),
         Err(source) => Err(error::BenchError::System {

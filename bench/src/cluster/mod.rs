@@ -41,6 +41,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 const OURS: &str = "sandboxd";
+/// Writes of ours that nothing follows from: a sandbox that waits is explained and, once there is room, placed.
+const BARE: &str = "sandboxd, a name";
 const ETCD: &str = "etcd";
 /// As etcd's own, so that the medians mean something.
 const SYNCS: usize = 500;
@@ -235,22 +237,21 @@ async fn writes(args: &ClusterArgs, amounts: &Amounts, report: &mut Report) -> R
     let etcd = start_etcd(args, &local, report).await;
     for clients in &amounts.clients {
         tell(format_args!("writes of {clients} clients"));
-        let writer = |n| {
-            Ok(Sandboxes::new(
-                ours::client(&local)?,
-                &format!("w{clients}-{n}"),
-                What::Waiting,
-            ))
-        };
-        let writers = (0..*clients)
-            .map(writer)
-            .collect::<Result<Vec<_>, BenchError>>()?;
-        let load = load::run(writers, amounts.time).await?;
-        report.writes.push(Writes {
-            contender: OURS,
-            bytes,
-            load,
-        });
+        for (contender, what) in [(OURS, What::Waiting), (BARE, What::Name)] {
+            let writer = |n| {
+                let prefix = format!("w{clients}-{n}");
+                Ok(Sandboxes::new(ours::client(&local)?, &prefix, what))
+            };
+            let writers = (0..*clients)
+                .map(writer)
+                .collect::<Result<Vec<_>, BenchError>>()?;
+            let load = load::run(writers, amounts.time).await?;
+            report.writes.push(Writes {
+                contender,
+                bytes,
+                load,
+            });
+        }
         if let Some(etcd) = &etcd {
             let count = usize::try_from(*clients).unwrap_or(usize::MAX);
             let load = load::run(etcd.writers(count, bytes).await?, amounts.time).await?;

@@ -19,6 +19,9 @@ use std::time::{Duration, Instant};
 const REQUEST: Duration = Duration::from_secs(60);
 const PAUSE: Duration = Duration::from_millis(20);
 
+/// As long as a label may be.
+const PADDING: &str = "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx";
+
 /// What is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum What {
@@ -26,6 +29,8 @@ pub(super) enum What {
     Waiting,
     /// One that is placed.
     Placed,
+    /// An object that nothing follows from: the name of a node, padded to about as many bytes.
+    Name,
 }
 
 /// A client of its own.
@@ -68,11 +73,24 @@ impl Writer for Sandboxes {
 }
 
 pub(super) fn manifest(id: &str, what: What) -> Result<Manifest, BenchError> {
-    let selector = match what {
-        What::Waiting => "{nowhere: 'true'}",
-        What::Placed => "{}",
+    let text = match what {
+        What::Waiting => sandbox(id, "{nowhere: 'true'}"),
+        What::Placed => sandbox(id, "{}"),
+        What::Name => format!(
+            "apiVersion: sandboxd.o/v1\nkind: External\nid: {id}\nmetadata: {{labels: {{a: {PADDING}, b: {PADDING}}}}}\n\
+             spec: {{node_id: {id}, external: {id}}}\n"
+        ),
     };
-    let text = format!(
+    let refused = |why: String| BenchError::Manifest(why);
+    let parsed = proto::manifest::parse(&text).map_err(|faults| refused(format!("{faults:?}")))?;
+    parsed
+        .into_iter()
+        .next()
+        .ok_or_else(|| refused("it is empty".to_owned()))
+}
+
+fn sandbox(id: &str, selector: &str) -> String {
+    format!(
         "apiVersion: sandboxd.o/v1
 kind: Sandbox
 id: {id}
@@ -86,13 +104,7 @@ spec:
       args: [sleep, '600']
       resource: {{cpu: 10m, memory: 1Mi, ephemeral_storage: 1Mi}}
 "
-    );
-    let refused = |why: String| BenchError::Manifest(why);
-    let parsed = proto::manifest::parse(&text).map_err(|faults| refused(format!("{faults:?}")))?;
-    parsed
-        .into_iter()
-        .next()
-        .ok_or_else(|| refused("it is empty".to_owned()))
+    )
 }
 
 /// Bytes of one of them, as they travel and are stored.

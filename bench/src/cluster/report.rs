@@ -94,7 +94,7 @@ impl Report {
         }
         let _ = writeln!(
             text,
-            "\n{:<10} {:>8} {:>10} {:>7} {:>8} {:>7} {:>8}",
+            "\n{:<17} {:>8} {:>10} {:>7} {:>8} {:>7} {:>8}",
             "writes", "clients", "a second", "ratio", "p50", "ratio", "p99"
         );
         for writes in &self.writes {
@@ -108,7 +108,7 @@ impl Report {
             };
             let _ = writeln!(
                 text,
-                "{:<10} {:>8} {:>10.0} {:>7} {:>8.2} {:>7} {:>8.2}",
+                "{:<17} {:>8} {:>10.0} {:>7} {:>8.2} {:>7} {:>8.2}",
                 writes.contender,
                 writes.load.clients,
                 writes.load.per_second,
