@@ -7,7 +7,6 @@ use crate::runtime::monitor::{self, Guest, GuestEnd};
 use crate::runtime::sys::stream::Stream;
 use proto::relay::{Input, MAX_CHUNK, Output};
 use proto::wire::{self, MonitorExec, RelayExit};
-use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
@@ -42,8 +41,9 @@ async fn with_pipes(dir: &Path, order: MonitorExec, stdin: bool, talk: &mut Talk
         let ours = Stream::new(OwnedFd::from(ours)).map_err(RelayError::Pipe)?;
         (OwnedFd::from(its), Some(ours))
     } else {
-        let null = File::open("/dev/null").map_err(RelayError::Pipe)?;
-        (OwnedFd::from(null), None)
+        // At its end, as `/dev/null` is: that itself is the host's, and crun gives streams to the container's user.
+        let (nothing, _) = io::pipe().map_err(RelayError::Pipe)?;
+        (OwnedFd::from(nothing), None)
     };
     let (stdout, its_stdout) = output()?;
     let (stderr, its_stderr) = output()?;

@@ -3,9 +3,11 @@
 use crate::exec::{order, run, start};
 use crate::fixture::{PATIENCE, Sandbox};
 use crate::{ended, runtimes};
+use agent::runtime::monitor;
 use agent::runtime::user_namespace::takes_user_namespace;
 use proto::wire::{MonitorOutcome, Runtime};
-use std::fs;
+use std::fs::{self, File};
+use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::Command;
@@ -312,5 +314,31 @@ async fn command_has_the_containers_ids_and_streams_that_it_can_open_anew() {
         let words: Vec<&str> = out.split_whitespace().collect();
         let root = sandbox.root().to_string();
         assert_eq!(words, ["0", "0", &*root, "65536", "again", "in"], "{runtime:?}");
+    }
+}
+
+/// A stream that the host shares with everybody was given to the sandbox once, who could have closed it to all.
+#[tokio::test]
+async fn device_that_a_command_gets_as_a_stream_stays_the_hosts() {
+    for runtime in with_user_namespaces()
+        .into_iter()
+        .filter(|runtime| *runtime != Runtime::Crun)
+    {
+        let sandbox = Sandbox::of_user(0, runtime, &format!("name: c, {STAY}"));
+        let monitor = sandbox.launch().await;
+        sandbox.said("c", "there").await;
+        monitor.started().await;
+        let null = File::options()
+            .read(true)
+            .write(true)
+            .open("/dev/null")
+            .expect("opened");
+        let streams = [null.as_fd(); 3];
+        let mut guest = monitor::exec(&sandbox.monitor_dir(), order(&["true"]), &streams)
+            .await
+            .expect("accepted");
+        let ended = tokio::time::timeout(PATIENCE, guest.ended()).await;
+        assert_eq!(ended.expect("in time").expect("told").code, 0, "{runtime:?}");
+        assert_eq!(fs::metadata("/dev/null").expect("there").uid(), 0, "{runtime:?}");
     }
 }

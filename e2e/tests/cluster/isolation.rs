@@ -78,6 +78,9 @@ fn root_inside_is_nobody_outside_and_the_node_says_so() {
         let map = cluster.sbxctl(&command).ok();
         let numbers: Vec<&str> = map.split_whitespace().collect();
         assert_eq!((numbers[0], numbers[2]), ("0", "65536"), "{runtime}: {map}");
+        // What stands for no input is the host's, and nobody's to take.
+        let null = std::fs::metadata("/dev/null").expect("there");
+        assert_eq!(std::os::unix::fs::MetadataExt::uid(&null), 0, "{runtime}");
     }
 }
 

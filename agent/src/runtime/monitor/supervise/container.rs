@@ -10,6 +10,7 @@ use crate::runtime::cgroup::OomWatch;
 use crate::runtime::logs::{LogsError, Stream, Writer};
 use crate::runtime::sys::pidfd::PidFd;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::sys::stat::fstat;
 use nix::unistd::{Gid, Pid, Uid, fchown};
 use proto::wire::{ContainerState, ContainerStatus};
 use std::fs::File;
@@ -177,8 +178,10 @@ impl Container {
 }
 
 /// Lets root of a container open its own streams anew, as `/dev/stdout`, and the runtime give them to the container's user.
+/// Only what nobody else has: a device such as `/dev/null` is the host's.
 pub(super) fn hand_over(stream: BorrowedFd<'_>, root: u32) -> io::Result<()> {
-    if root == 0 {
+    let kind = fstat(stream)?.st_mode & libc::S_IFMT;
+    if root == 0 || !matches!(kind, libc::S_IFIFO | libc::S_IFSOCK) {
         return Ok(());
     }
     let (user, group) = (Uid::from_raw(root), Gid::from_raw(root));
