@@ -117,6 +117,10 @@ pub enum Command {
     Apply(ApplyArgs),
     /// Show sandboxes, nodes, externals or the cluster.
     Get(GetArgs),
+    /// Show one sandbox or node with all that is known of it, and what has happened to it.
+    Describe(DescribeArgs),
+    /// Show what has happened to sandboxes and nodes.
+    Events(EventsArgs),
     /// Delete objects.
     Delete(DeleteArgs),
     /// Show what a sandbox's containers have written.
@@ -207,6 +211,38 @@ pub struct GetArgs {
     /// Answer from the replica's own state, which may lag; works without a quorum.
     #[arg(long)]
     pub stale: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  sbxctl describe sandbox web
+  sbxctl describe node/agent-2
+  sbxctl describe sandbox web -o yaml")]
+pub struct DescribeArgs {
+    /// KIND ID, or KIND/ID.
+    #[arg(value_name = "KIND ID | KIND/ID", required = true)]
+    pub targets: Vec<String>,
+    /// Answer from the replica's own state, which may lag; works without a quorum.
+    #[arg(long)]
+    pub stale: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+The last 20 things are kept of each sandbox and node, for as long as it is there itself; what happens again is counted.
+
+Examples:
+  sbxctl events                        of all sandboxes and nodes, the newest last
+  sbxctl events sandbox/web node/agent-2
+  sbxctl events -l team=a")]
+pub struct EventsArgs {
+    /// KIND ID..., or KIND/ID...; none: all.
+    #[arg(value_name = "KIND ID | KIND/ID")]
+    pub targets: Vec<String>,
+    /// Only of what carries this label; several must all match.
+    #[arg(short = 'l', long = "label", value_name = "KEY=VALUE", value_delimiter = ',', value_parser = key_value)]
+    pub labels: Vec<(String, String)>,
 }
 
 #[derive(Debug, Args)]

@@ -4,6 +4,7 @@
 //! client of another version; cross-field rules of a whole manifest are [`crate::manifest::check`]'s, which
 //! every decoded manifest passes through.
 
+use crate::event::Event;
 use crate::id::{ExternalId, IdError, Name, NodeId, SandboxId, Uid};
 use crate::object::{External, Kind, Node, Object, Sandbox};
 use crate::spec::{
@@ -743,6 +744,32 @@ impl From<&Sandbox> for wire::Sandbox {
             created_at_ms: s.created_at.0,
             updated_at_ms: s.updated_at.0,
             resource_version: s.resource_version,
+            // Only where they are asked for.
+            events: Vec::new(),
+        }
+    }
+}
+
+impl From<&Event> for wire::Event {
+    fn from(e: &Event) -> Self {
+        Self {
+            reason: e.reason.clone(),
+            message: e.message.clone(),
+            first_at_ms: e.first_at.0,
+            last_at_ms: e.last_at.0,
+            count: e.count,
+        }
+    }
+}
+
+impl From<wire::Event> for Event {
+    fn from(w: wire::Event) -> Self {
+        Self {
+            reason: w.reason,
+            message: w.message,
+            first_at: Timestamp(w.first_at_ms),
+            last_at: Timestamp(w.last_at_ms),
+            count: w.count,
         }
     }
 }
@@ -759,6 +786,7 @@ impl TryFrom<wire::Sandbox> for Sandbox {
             created_at: Timestamp(w.created_at_ms),
             updated_at: Timestamp(w.updated_at_ms),
             resource_version: w.resource_version,
+            events: w.events.into_iter().map(Event::from).collect(),
         })
     }
 }
@@ -780,6 +808,7 @@ impl From<&Node> for wire::Node {
             usage: None,
             external: String::new(),
             drain_until_ms: ms(n.drain_until),
+            events: Vec::new(),
         }
     }
 }
@@ -799,6 +828,7 @@ impl TryFrom<wire::Node> for Node {
             updated_at: Timestamp(w.updated_at_ms),
             resource_version: w.resource_version,
             drain_until: Timestamp::from_wire(w.drain_until_ms),
+            events: w.events.into_iter().map(Event::from).collect(),
         })
     }
 }

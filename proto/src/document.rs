@@ -2,6 +2,7 @@
 //! and `sbxctl get -o json` prints, so that a script may read either. Pure.
 
 use crate::convert::ConvertError;
+use crate::event::Event;
 use crate::object::{External, Node, Sandbox};
 use crate::spec::{ExternalSpec, Labels, SandboxSpec};
 use crate::status::{NodeState, RuntimeInfo, SandboxStatus};
@@ -36,6 +37,9 @@ pub struct SandboxDocument {
     pub updated_at: Timestamp,
     /// Of the log's entry that has changed it last: what a change may be made conditional on.
     pub resource_version: u64,
+    /// Where they were asked for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub events: Vec<Event>,
 }
 
 #[derive(Debug, Serialize)]
@@ -63,6 +67,9 @@ pub struct NodeDocument {
     pub updated_at: Timestamp,
     /// Of the log's entry that has changed it last: what a change may be made conditional on.
     pub resource_version: u64,
+    /// Where they were asked for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub events: Vec<Event>,
     pub last_heartbeat: Option<Timestamp>,
     pub resources: Resources,
     /// Empty until an agent has registered.
@@ -165,6 +172,7 @@ impl TryFrom<wire::Sandbox> for SandboxDocument {
             created_at: sandbox.created_at,
             updated_at: sandbox.updated_at,
             resource_version: sandbox.resource_version,
+            events: sandbox.events,
         })
     }
 }
@@ -222,6 +230,7 @@ impl TryFrom<wire::Node> for NodeDocument {
             created_at: node.created_at,
             updated_at: node.updated_at,
             resource_version: node.resource_version,
+            events: node.events,
             last_heartbeat,
             resources,
             runtimes,

@@ -8,6 +8,7 @@
 //! | [`spec`] | what a user wishes: sandboxes, nodes, externals; valid by construction |
 //! | [`budget`] | what a sandbox may use at most, the same sum for scheduler and agent |
 //! | [`status`] | what became of it |
+//! | [`event`] | what has happened to an object, the last few things |
 //! | [`manifest`] | YAML or JSON to `spec`, all faults with their paths |
 //! | [`image`] | names of images, normalised |
 //! | [`policy`] | what a cluster refuses although the manifest is well-formed |
@@ -22,6 +23,7 @@ pub mod backup;
 pub mod budget;
 pub mod convert;
 pub mod document;
+pub mod event;
 pub mod id;
 pub mod image;
 pub mod manifest;

@@ -1,5 +1,6 @@
 //! The objects of a cluster: wishes and status together, as the replicated state holds them.
 
+use crate::event::Event;
 use crate::id::{ExternalId, NodeId, SandboxId, Uid};
 use crate::spec::{ExternalSpec, Labels, NodeSpec, SandboxSpec};
 use crate::status::{NodeReport, NodeState, SandboxStatus};
@@ -23,6 +24,8 @@ pub struct Sandbox {
     pub updated_at: Timestamp,
     /// Index of the log entry that changed it last.
     pub resource_version: u64,
+    /// What has happened to it, oldest first; at most [`Event::KEPT`].
+    pub events: Vec<Event>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,12 +45,20 @@ pub struct Node {
     pub resource_version: u64,
     /// When a drain gives up what is still there; `None`: none is under way.
     pub drain_until: Option<Timestamp>,
+    /// What has happened to it, oldest first; at most [`Event::KEPT`].
+    pub events: Vec<Event>,
 }
 
 impl Node {
+    /// A label that every node has, with its id: selects this very one. What is set under that name is not seen.
+    pub const LABEL: &'static str = "sandboxd.o/node";
+
     /// The labels that selectors see.
     #[must_use]
     pub fn effective_label(&self, key: &str) -> Option<&str> {
+        if key == Self::LABEL {
+            return Some(self.id.as_str());
+        }
         self.labels
             .get(key)
             .or_else(|| self.reported_labels.get(key))

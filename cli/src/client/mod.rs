@@ -196,10 +196,25 @@ impl Client {
     /// # Errors
     /// [`ClientError`]; [`ClientError::is_not_found`] where there is no such object.
     pub async fn get(&self, kind: Kind, id: &str, stale: bool) -> Result<wire::Object, ClientError> {
+        self.look_at(kind, id, stale, false).await
+    }
+
+    /// With `events` also what has happened to it.
+    ///
+    /// # Errors
+    /// As of [`Self::get`].
+    pub async fn look_at(
+        &self,
+        kind: Kind,
+        id: &str,
+        stale: bool,
+        events: bool,
+    ) -> Result<wire::Object, ClientError> {
         let request = wire::GetRequest {
             kind: wire::Kind::from(kind).into(),
             id: id.to_owned(),
             stale,
+            events,
         };
         self.call(&format!("get {}/{id}", kind_name(kind)), Route::Any, |mut c| {
             let request = request.clone();

@@ -6,7 +6,9 @@ pub mod cluster;
 pub mod completion;
 pub mod cp;
 pub mod delete;
+pub mod describe;
 pub mod drain;
+pub mod events;
 pub mod exec;
 pub mod get;
 pub mod logs;
@@ -28,6 +30,8 @@ pub async fn run(command: Command, invocation: &mut Invocation) -> Result<(), Fa
     match command {
         Command::Apply(args) => apply::run(&args, invocation).await,
         Command::Get(args) => get::run(&args, invocation).await,
+        Command::Describe(args) => describe::run(&args, invocation).await,
+        Command::Events(args) => events::run(&args, invocation).await,
         Command::Delete(args) => delete::run(&args, invocation).await,
         Command::Cp(args) => cp::run(&args, invocation).await,
         Command::PortForward(args) => port_forward::run(&args, invocation).await,

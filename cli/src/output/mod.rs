@@ -3,6 +3,7 @@
 //! | file | owns |
 //! |---|---|
 //! | `sandbox`, `node`, `external`, `cluster` | the rows of one kind each |
+//! | `event` | what has happened, and one object with all that is known of it |
 //! | `table` | aligned columns |
 //! | `age` | time spans for people |
 //!
@@ -10,6 +11,7 @@
 
 mod age;
 mod cluster;
+mod event;
 mod external;
 mod node;
 mod sandbox;
@@ -18,6 +20,7 @@ mod token;
 
 pub use age::span;
 pub use cluster::{cluster_table, members_table};
+pub use event::{Happened, description, event_table};
 pub use table::Table;
 pub use token::{TokenDocument, token_list, token_table};
 

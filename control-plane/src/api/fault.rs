@@ -7,6 +7,7 @@ use crate::raft::{
 };
 use crate::session::RelayError;
 use proto::convert::ConvertError;
+use proto::id::NodeId;
 use proto::manifest::Faults;
 use proto::status::Phase;
 use proto::wire;
@@ -61,6 +62,8 @@ pub enum Fault {
         id: String,
         source: RelayError,
     },
+    #[error("the agent of node {0} can't be reached: it has no session with the leader")]
+    Away(NodeId),
     /// Of a watch.
     #[error(transparent)]
     TooOld(#[from] TooOld),

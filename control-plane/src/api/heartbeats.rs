@@ -91,14 +91,13 @@ async fn ask(
     let kind = wire::Kind::Node.into();
     let nodes = match &query.id {
         Some(id) => {
-            let (id, stale) = (id.clone(), true);
-            vec![
-                client
-                    .get(wire::GetRequest { kind, id, stale })
-                    .await
-                    .ok()?
-                    .into_inner(),
-            ]
+            let request = wire::GetRequest {
+                kind,
+                id: id.clone(),
+                stale: true,
+                ..Default::default()
+            };
+            vec![client.get(request).await.ok()?.into_inner()]
         }
         None => {
             let request = wire::ListRequest {

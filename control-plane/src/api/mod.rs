@@ -10,6 +10,7 @@
 //! | `backup` | the whole state as a stream |
 //! | `members` | replicas that come and go |
 //! | `relay` | finds the agent that has a sandbox, for its lines and for those who speak with it |
+//! | `through_node` | what is asked of one node |
 //! | `fault` | why a request was not done, for either transport |
 //! | [`grpc`], [`rest`] | the transports, each with its one mapping of faults |
 //!
@@ -23,6 +24,7 @@ mod members;
 mod read;
 mod relay;
 pub mod rest;
+mod through_node;
 mod watch;
 mod write;
 

@@ -3,6 +3,7 @@
 
 use super::{Api, Fault};
 use crate::state::State;
+use proto::event::Event;
 use proto::id::{NodeId, SandboxId};
 use proto::object::{External, Kind, Node, Sandbox};
 use proto::spec::Labels;
@@ -20,6 +21,10 @@ pub struct Query {
     pub labels: Labels,
     /// Of sandboxes.
     pub phase: Option<Phase>,
+    /// Of sandboxes: where they are.
+    pub node: Option<NodeId>,
+    /// Shown with what has happened to them.
+    pub events: bool,
 }
 
 /// Part of a list.
@@ -57,6 +62,8 @@ impl Query {
             id: None,
             labels: Labels::new(),
             phase: None,
+            node: None,
+            events: false,
         }
     }
 
@@ -78,10 +85,15 @@ impl Query {
             Found::Sandbox(s) => s.status.phase == wanted,
             Found::Node(_) | Found::External(_) => false,
         };
+        let is_on = |node: &NodeId| match object {
+            Found::Sandbox(s) => s.status.node_name.as_ref() == Some(node),
+            Found::Node(_) | Found::External(_) => false,
+        };
         self.kind == object.kind()
             && self.id.as_ref().is_none_or(|id| id == object.id())
             && self.labels.iter().all(|(key, value)| label(key) == Some(value))
             && self.phase.is_none_or(in_phase)
+            && self.node.as_ref().is_none_or(is_on)
     }
 
     /// All that match, by id.
@@ -147,8 +159,17 @@ impl Found {
         }
     }
 
-    fn message(&self) -> wire::Object {
+    fn message(&self, events: bool) -> wire::Object {
+        let told = |events: &[Event]| events.iter().map(Into::into).collect();
         let object = match self {
+            Self::Sandbox(s) if events => Object::Sandbox(wire::Sandbox {
+                events: told(&s.events),
+                ..s.as_ref().into()
+            }),
+            Self::Node(n) if events => Object::Node(wire::Node {
+                events: told(&n.events),
+                ..n.as_ref().into()
+            }),
             Self::Sandbox(s) => Object::Sandbox(s.as_ref().into()),
             Self::Node(n) => Object::Node(n.as_ref().into()),
             Self::External(e) => Object::External(e.as_ref().into()),
@@ -163,10 +184,18 @@ impl Api {
     /// # Errors
     /// [`Fault::NotFound`]; [`Fault::Read`] unless `stale`.
     pub async fn get(&self, kind: Kind, id: &str, stale: bool) -> Result<wire::Object, Fault> {
-        let (mut objects, _) = self.list(&Query::one(kind, id), stale).await?;
+        self.look_at(Query::one(kind, id), stale).await
+    }
+
+    /// What a query for one object finds.
+    ///
+    /// # Errors
+    /// As of [`Self::get`].
+    pub async fn look_at(&self, query: Query, stale: bool) -> Result<wire::Object, Fault> {
+        let (mut objects, _) = self.list(&query, stale).await?;
         objects.pop().ok_or_else(|| Fault::NotFound {
-            kind: kind_name(kind),
-            id: id.to_owned(),
+            kind: kind_name(query.kind),
+            id: query.id.unwrap_or_default(),
         })
     }
 
@@ -212,7 +241,7 @@ impl Api {
         let more = found.len() > limit;
         found.truncate(limit);
         let next = found.last().filter(|_| more).map(|object| object.id().to_owned());
-        let mut objects = self.show(&found);
+        let mut objects = self.show(&found, query.events);
         if !stale {
             self.ask_for_heartbeats(query, after.as_ref(), &mut objects).await;
         }
@@ -220,8 +249,8 @@ impl Api {
     }
 
     /// Objects as messages, complete.
-    pub(super) fn show(&self, found: &[Found]) -> Vec<wire::Object> {
-        let mut objects: Vec<wire::Object> = found.iter().map(Found::message).collect();
+    pub(super) fn show(&self, found: &[Found], events: bool) -> Vec<wire::Object> {
+        let mut objects: Vec<wire::Object> = found.iter().map(|found| found.message(events)).collect();
         self.fill_in(&mut objects);
         objects
     }

@@ -128,7 +128,7 @@ impl Watch {
         mut changes: Subscription,
     ) -> Result<std::convert::Infallible, End> {
         for chunk in present.chunks(CHUNK) {
-            for object in self.api.show(chunk) {
+            for object in self.api.show(chunk, false) {
                 self.send(Type::Changed, Some(object)).await?;
             }
         }
@@ -187,7 +187,7 @@ impl Watch {
             } else {
                 self.told.behind = u32::try_from(number + 1).unwrap_or(u32::MAX);
             }
-            let object = self.api.show(&[object]).pop();
+            let object = self.api.show(&[object], false).pop();
             self.send(kind, object).await?;
         }
         self.told = Mark::at(set.index);

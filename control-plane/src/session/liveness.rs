@@ -8,12 +8,15 @@ use proto::units::Timestamp;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
+use tokio::sync::Notify;
 
 /// Shared between the sessions and those who ask. Empty on a replica that has just become leader: whoever reads
 /// it must count from the later of `last_seen` and the begin of the leadership.
 #[derive(Debug, Clone, Default)]
 pub struct Liveness {
     heard: Arc<Mutex<HashMap<NodeId, Heard>>>,
+    /// Somebody was heard.
+    news: Arc<Notify>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -33,6 +36,19 @@ impl Liveness {
         match nodes.get_mut(node) {
             Some(entry) => *entry = heard,
             None => drop(nodes.insert(node.clone(), heard)),
+        }
+        drop(nodes);
+        self.news.notify_waiters();
+    }
+
+    /// Returns when the agent of `node` is heard after `since`.
+    pub async fn heard_after(&self, node: &NodeId, since: Instant) {
+        loop {
+            let news = self.news.notified();
+            if self.last_seen(node).is_some_and(|at| at > since) {
+                return;
+            }
+            news.await;
         }
     }
 

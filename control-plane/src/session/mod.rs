@@ -131,6 +131,24 @@ impl Sessions {
         self.table.len()
     }
 
+    /// How often an agent says that it lives.
+    #[must_use]
+    pub fn heartbeat(&self) -> std::time::Duration {
+        self.timings.heartbeat
+    }
+
+    /// Whether the agent of `node` has one.
+    #[must_use]
+    pub fn has(&self, node: &NodeId) -> bool {
+        self.table.get(node).is_some()
+    }
+
+    /// Lets the agent of `node` compare all that is there with all that shall be; `false`: it has no session.
+    #[must_use]
+    pub fn tell_all(&self, node: &NodeId) -> bool {
+        self.table.touch_whole(node)
+    }
+
     /// Carries changes of the state to the sessions; without end.
     pub async fn dispatch(self) {
         dispatch::run(self.replica.replicated(), &self.table).await;

@@ -36,5 +36,6 @@ pub(crate) fn sandbox(id: &str, uid: u64, phase: Phase, on: Option<&str>) -> San
         created_at: Timestamp(1),
         updated_at: Timestamp(1),
         resource_version: 1,
+        events: Vec::new(),
     }
 }

@@ -82,6 +82,16 @@ impl Table {
         }
     }
 
+    /// The agent of `node` must hear everything anew; `false`: it is not here.
+    pub(super) fn touch_whole(&self, node: &NodeId) -> bool {
+        let Some(entry) = self.get(node) else {
+            return false;
+        };
+        entry.stale().full = true;
+        entry.changed.notify_one();
+        true
+    }
+
     /// Every agent must hear everything anew.
     pub(super) fn touch_all(&self) {
         for entry in self.lock().values() {

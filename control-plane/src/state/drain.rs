@@ -26,6 +26,7 @@ pub(super) fn schedule(
     }
     let node = to.put_node(wanted);
     if drain.is_some() {
+        to.evicting = true;
         sandbox::move_away(to, id, &format!("the node {id} is being drained"));
     }
     Ok(node::respond(Outcome::Configured, &node))
@@ -41,6 +42,7 @@ pub(super) fn end(to: &mut Transaction<'_>, id: &NodeId) -> Result<Response, Rej
     let mut node = Node::clone(&old);
     node.drain_until = None;
     let node = to.put_node(node);
+    to.evicting = true;
     sandbox::end_all(
         to,
         id,

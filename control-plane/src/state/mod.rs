@@ -7,6 +7,7 @@
 //! | `transaction` | the one door: every change of an object, and the indexes that follow from it |
 //! | `sandbox`, `node`, `external` | what each command does to its kind |
 //! | `drain` | taking a node out of use, and back |
+//! | `events` | what has happened to an object, as its changes tell |
 //! | `placement` | whether a placement holds, asked by `apply` and by the scheduler alike |
 //! | `resting` | host ports that were given back a short while ago |
 //! | `token` | who may speak to the cluster: tokens, made, used up, revoked |
@@ -20,6 +21,7 @@
 
 mod command;
 mod drain;
+mod events;
 mod external;
 mod invariants;
 mod node;

@@ -52,6 +52,7 @@ fn unknown(to: &Transaction<'_>, id: NodeId) -> Node {
         updated_at: to.stamp.now,
         resource_version: 0,
         drain_until: None,
+        events: Vec::new(),
     }
 }
 

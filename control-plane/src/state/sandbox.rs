@@ -126,6 +126,7 @@ fn create(to: &mut Transaction<'_>, id: SandboxId, labels: Labels, spec: Sandbox
         created_at: now,
         updated_at: now,
         resource_version: 0,
+        events: Vec::new(),
     })
 }
 

@@ -165,11 +165,13 @@ pub(super) fn change(change: &Change) -> Option<Write> {
     match change {
         Change::Sandbox { before, after, .. } => {
             write(before.as_deref(), after.as_deref(), sandbox_key, |s| {
-                wire::Sandbox::from(s).encode_to_vec()
+                let events = s.events.iter().map(Into::into).collect();
+                wire::Sandbox { events, ..s.into() }.encode_to_vec()
             })
         }
         Change::Node { before, after } => write(before.as_deref(), after.as_deref(), node_key, |n| {
-            wire::Node::from(n).encode_to_vec()
+            let events = n.events.iter().map(Into::into).collect();
+            wire::Node { events, ..n.into() }.encode_to_vec()
         }),
         Change::External { before, after } => write(before.as_deref(), after.as_deref(), external_key, |e| {
             wire::External::from(e).encode_to_vec()

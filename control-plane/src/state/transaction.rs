@@ -1,5 +1,6 @@
 //! The one door: objects change here and nowhere else, and the indexes with them.
 
+use super::events;
 use super::placement;
 use super::replica::ReplicaNumber;
 use super::token::Token;
@@ -17,6 +18,8 @@ pub(super) struct Transaction<'a> {
     changes: Vec<Change>,
     /// What is stored beside objects: ports that were given back, tokens, numbers of replicas.
     records: Vec<Write>,
+    /// What ends now ends since its node is drained.
+    pub(super) evicting: bool,
 }
 
 impl<'a> Transaction<'a> {
@@ -26,6 +29,7 @@ impl<'a> Transaction<'a> {
             stamp,
             changes: Vec::new(),
             records: Vec::new(),
+            evicting: false,
         }
     }
 
@@ -53,6 +57,13 @@ impl<'a> Transaction<'a> {
     pub(super) fn put_sandbox(&mut self, mut sandbox: Sandbox) -> Arc<Sandbox> {
         sandbox.updated_at = self.stamp.now;
         sandbox.resource_version = self.stamp.index;
+        let before = self.state.sandboxes.get(&sandbox.uid);
+        events::note_sandbox(
+            before.map(AsRef::as_ref),
+            &mut sandbox,
+            self.evicting,
+            self.stamp.now,
+        );
         let after = Arc::new(sandbox);
         let before = self.state.insert_sandbox(after.clone());
         self.rest_ports(before.as_deref(), Some(&after));
@@ -106,6 +117,8 @@ impl<'a> Transaction<'a> {
     pub(super) fn put_node(&mut self, mut node: Node) -> Arc<Node> {
         node.updated_at = self.stamp.now;
         node.resource_version = self.stamp.index;
+        let before = self.state.nodes.get(&node.id);
+        events::note_node(before.map(AsRef::as_ref), &mut node, self.stamp.now);
         let after = Arc::new(node);
         let before = self.state.nodes.insert(after.id.clone(), after.clone());
         self.changes.push(Change::Node {

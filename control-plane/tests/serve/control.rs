@@ -159,6 +159,7 @@ async fn without_a_quorum_stale_reads_go_on_and_others_are_refused() {
         kind: Kind::External.into(),
         id: "e".to_owned(),
         stale: true,
+        ..Default::default()
     };
     within("a stale read", control.get(stale))
         .await

@@ -220,6 +220,13 @@ async fn nodes_and_externals_are_created_changed_and_deleted() {
         .await;
 }
 
+/// A path of what is not there.
+fn missing(path: &str) -> String {
+    ["{id}", "{sid}", "{c}"]
+        .iter()
+        .fold(path.to_owned(), |path, name| path.replace(name, "no-such"))
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn every_described_path_is_served() {
     let cluster = Cluster::start(1).await;
@@ -234,7 +241,7 @@ async fn every_described_path_is_served() {
         {
             let method: Method = method.to_uppercase().parse().expect("a method");
             // What is asked for is not there, which the interface says in its own words.
-            let request = http.request(&method, &path.replace("{id}", "no-such"), &Value::Null);
+            let request = http.request(&method, &missing(path), &Value::Null);
             let response = http.send(request).await;
             let status = response.status();
             assert_ne!(status, StatusCode::METHOD_NOT_ALLOWED, "{method} {path}");
@@ -406,4 +413,107 @@ async fn patch_of_another_version_is_refused() {
     let shown = http.check(Method::GET, path, Value::Null, 200).await;
     assert_eq!(shown, patched);
     assert_eq!(shown["node"]["metadata"]["labels"]["region"], "us");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sandboxes_are_reached_through_their_node() {
+    let cluster = Cluster::start(3).await;
+    let http = Http::of(&cluster, cluster.follower().await);
+    let nothing = || Value::Null;
+    let mut agent = Agent::join(&cluster, "n").await;
+    let _other = Agent::join(&cluster, "m").await;
+    // Pinned: also the fuller of both would have taken it.
+    let path = "/api/v1/nodes/n/sandboxes";
+    let created = http.check(Method::POST, path, body("s"), 201).await;
+    assert_eq!(
+        created["sandbox"]["spec"]["node_selector"]["sandboxd.o/node"],
+        "n"
+    );
+    let desired = agent.told_to_run("s").await;
+    agent.report(running(&desired)).await;
+    let mut watch = Watch::of(&cluster, 0, Kind::Sandbox, "s").await;
+    watch.until_phase(Phase::Running).await;
+    let listed = http.check(Method::GET, path, nothing(), 200).await;
+    assert_eq!(listed["items"][0]["id"], "s");
+    let elsewhere = http
+        .check(Method::GET, "/api/v1/nodes/m/sandboxes", nothing(), 200)
+        .await;
+    assert_eq!(elsewhere["items"], json!([]));
+    http.check(Method::GET, "/api/v1/nodes/n/sandboxes/s", nothing(), 200)
+        .await;
+    http.check(Method::GET, "/api/v1/nodes/m/sandboxes/s", nothing(), 404)
+        .await;
+    http.check(Method::DELETE, "/api/v1/nodes/m/sandboxes/s", nothing(), 404)
+        .await;
+    let logs = "/api/v1/nodes/n/sandboxes/s/containers/main/logs";
+    let read = http.check(Method::GET, logs, nothing(), 200);
+    let answer = async {
+        let (request, says, down) = relay_lines(&cluster, &mut agent, &["hello"]).await;
+        assert_eq!(request.container, "main");
+        drop(says);
+        down
+    };
+    let (lines, _down) = tokio::join!(read, answer);
+    assert_eq!(lines["logs"]["lines"], json!(["[main] hello"]));
+    // A sign of life that is asked for, and comes.
+    let beat = http.check(Method::POST, "/api/v1/nodes/n/heartbeat", nothing(), 200);
+    let beating = async {
+        for sequence in 1..=20 {
+            agent.heartbeat(sequence).await;
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+    };
+    let (told, ()) = tokio::join!(beat, beating);
+    assert_eq!((&told["node"], &told["heartbeat"]), (&json!("n"), &json!("ok")));
+    assert_eq!(told["resources"]["used_cpu_milli"], 100);
+    let told = http
+        .check(Method::POST, "/api/v1/nodes/n/reconcile", nothing(), 200)
+        .await;
+    assert_eq!(told, json!({ "ok": true }));
+    http.check(Method::DELETE, "/api/v1/nodes/n/sandboxes/s", nothing(), 200)
+        .await;
+    // Nobody speaks for it any more.
+    drop(agent);
+    let away = async {
+        let path = "/api/v1/nodes/n/reconcile";
+        while http.ask(Method::POST, path, nothing()).await.0 != StatusCode::BAD_GATEWAY {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    };
+    within("the end of the session", away).await;
+    http.check(Method::GET, path, nothing(), 502).await;
+    let told = http
+        .check(Method::POST, "/api/v1/nodes/n/heartbeat", nothing(), 200)
+        .await;
+    assert_eq!(told["heartbeat"], "failed");
+    http.check(Method::GET, "/api/v1/nodes/none/sandboxes", nothing(), 404)
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn events_are_shown_where_they_are_asked_for() {
+    let cluster = Cluster::start(1).await;
+    let http = Http::of(&cluster, 0);
+    let mut agent = Agent::join(&cluster, "n").await;
+    http.check(Method::POST, "/api/v1/sandboxes", body("s"), 201)
+        .await;
+    agent.told_to_run("s").await;
+    let shown = http
+        .check(Method::GET, "/api/v1/sandboxes/s?events=true", Value::Null, 200)
+        .await;
+    let events = shown["sandbox"]["events"].as_array().expect("a list");
+    let reasons: Vec<&str> = events
+        .iter()
+        .filter_map(|event| event["reason"].as_str())
+        .collect();
+    assert_eq!(reasons, ["Created", "Scheduled"]);
+    assert_eq!(events[1]["message"], "placed on node n");
+    let shown = http
+        .check(Method::GET, "/api/v1/sandboxes/s", Value::Null, 200)
+        .await;
+    assert!(shown["sandbox"].get("events").is_none(), "{shown}");
+    let listed = http
+        .check(Method::GET, "/api/v1/nodes?events=true", Value::Null, 200)
+        .await;
+    assert_eq!(listed["items"][0]["events"][0]["reason"], "Registered");
 }

@@ -69,6 +69,7 @@ pub(crate) async fn get(
         kind: kind.into(),
         id: id.to_owned(),
         stale: false,
+        ..Default::default()
     };
     let got = within("a get", control.get(request)).await?;
     Ok(got.into_inner().object.expect("an object"))

@@ -73,6 +73,7 @@ impl ControlService {
         let query = Query {
             labels: request.labels,
             phase: phase(request.phase)?,
+            events: request.events,
             ..Query::all(kind(request.kind)?)
         };
         let limit = match request.limit {
@@ -184,7 +185,11 @@ impl Control for ControlService {
     async fn get(&self, request: Request<wire::GetRequest>) -> Answer<wire::Object> {
         let request = request.into_inner();
         let kind = kind(request.kind).map_err(|fault| status(&fault))?;
-        answer(self.0.get(kind, &request.id, request.stale).await)
+        let query = Query {
+            events: request.events,
+            ..Query::one(kind, request.id)
+        };
+        answer(self.0.look_at(query, request.stale).await)
     }
 
     async fn list(&self, request: Request<wire::ListRequest>) -> Answer<wire::ListResponse> {

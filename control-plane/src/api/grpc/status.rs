@@ -31,7 +31,9 @@ fn plain_status(fault: &Fault) -> Status {
         Fault::Propose(error) => Status::new(propose_code(error), message),
         Fault::Read(ReadError::Overloaded { .. }) => Status::resource_exhausted(message),
         // Another replica may know, or this one in a moment.
-        Fault::Read(_) | Fault::Stopping | Fault::Forward { .. } => Status::unavailable(message),
+        Fault::Read(_) | Fault::Stopping | Fault::Forward { .. } | Fault::Away(_) => {
+            Status::unavailable(message)
+        }
         // Another replica's disk may do.
         Fault::Backup(_) | Fault::BackupFiles(_) => Status::unavailable(message),
         Fault::Member(error) => Status::new(member_code(error), message),

@@ -118,6 +118,7 @@ pub(super) fn status(fault: &Fault) -> StatusCode {
         // Machines join by gRPC.
         Fault::Join(_) => StatusCode::CONFLICT,
         Fault::Read(ReadError::Overloaded { .. }) | Fault::Refused(_) => StatusCode::TOO_MANY_REQUESTS,
+        Fault::Away(_) => StatusCode::BAD_GATEWAY,
         Fault::TooOld(_) => StatusCode::GONE,
         Fault::Unread(_) => StatusCode::REQUEST_TIMEOUT,
         Fault::Watches(_) => StatusCode::TOO_MANY_REQUESTS,

@@ -23,7 +23,7 @@ const LONGEST_ANSWER: usize = 16 << 20;
 #[serde(deny_unknown_fields)]
 pub(super) struct LogsParams {
     #[serde(default)]
-    container: String,
+    pub(super) container: String,
     tail: Option<u64>,
     /// RFC 3339, or how long ago: `10m`.
     since: Option<String>,
@@ -37,6 +37,10 @@ pub(super) async fn read(
     Path(id): Path<String>,
     Params(params): Params<LogsParams>,
 ) -> Result<Response, Refusal> {
+    read_of(&rest, id, params).await
+}
+
+pub(super) async fn read_of(rest: &Rest, id: String, params: LogsParams) -> Result<Response, Refusal> {
     let request = wire::LogsRequest {
         sandbox_id: id.clone(),
         container: params.container,

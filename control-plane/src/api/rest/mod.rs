@@ -4,6 +4,7 @@
 //! | file | owns |
 //! |---|---|
 //! | `sandboxes`, `nodes`, `externals`, `policy`, `cluster` | what can be done with each |
+//! | `through_node` | the same through one node, and what is asked of it |
 //! | `objects` | what these have in common |
 //! | `logs`, `watch` | lines and changes |
 //! | `health` | whether this replica lives and is ready, its figures, and the API's description |
@@ -22,6 +23,7 @@ mod nodes;
 mod objects;
 mod policy;
 mod sandboxes;
+mod through_node;
 mod watch;
 
 use super::{Api, Fault};
@@ -59,6 +61,21 @@ pub fn router(api: &Api, dialer: Dialer, metrics: &Metrics) -> Router {
         .route("/api/v1/sandboxes/{id}/logs", get(logs::read))
         .route("/api/v1/nodes", post(nodes::apply))
         .route("/api/v1/nodes/{id}", patch(nodes::change).delete(nodes::remove))
+        .route("/api/v1/nodes/{id}/heartbeat", post(through_node::heartbeat))
+        .route("/api/v1/nodes/{id}/reconcile", post(through_node::reconcile))
+        .route(
+            "/api/v1/nodes/{id}/sandboxes",
+            get(through_node::list).post(through_node::create),
+        )
+        .route(
+            "/api/v1/nodes/{id}/sandboxes/{sid}",
+            get(through_node::show).delete(through_node::remove),
+        )
+        .route("/api/v1/nodes/{id}/sandboxes/{sid}/logs", get(through_node::logs))
+        .route(
+            "/api/v1/nodes/{id}/sandboxes/{sid}/containers/{c}/logs",
+            get(through_node::container_logs),
+        )
         .route("/api/v1/externals", post(externals::apply))
         .route("/api/v1/externals/{id}", delete(externals::remove))
         .route("/api/v1/policy", patch(policy::change))

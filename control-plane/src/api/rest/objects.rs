@@ -33,6 +33,8 @@ pub(super) struct ListParams {
     cursor: Option<String>,
     #[serde(default)]
     stale: bool,
+    #[serde(default)]
+    events: bool,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -40,6 +42,9 @@ pub(super) struct ListParams {
 pub(super) struct ShowParams {
     #[serde(default)]
     pub(super) stale: bool,
+    /// With what has happened to it.
+    #[serde(default)]
+    pub(super) events: bool,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -51,6 +56,12 @@ pub(super) struct RemoveParams {
 
 /// `{"items": [...]}`, and where to go on if there is more.
 pub(super) async fn page(rest: &Rest, kind: Kind, params: ListParams) -> Answer {
+    page_of(rest, Query::all(kind), params).await
+}
+
+/// Of what is meant, as far as the parameters don't narrow it.
+pub(super) async fn page_of(rest: &Rest, all: Query, params: ListParams) -> Answer {
+    let kind = all.kind;
     let phase = match params.phase.as_deref() {
         None | Some("") => None,
         Some(_) if kind != Kind::Sandbox => {
@@ -61,7 +72,8 @@ pub(super) async fn page(rest: &Rest, kind: Kind, params: ListParams) -> Answer 
     let query = Query {
         labels: body::selector(params.label.as_deref())?,
         phase,
-        ..Query::all(kind)
+        events: params.events,
+        ..all
     };
     let limit = params.limit.unwrap_or(DEFAULT_PAGE).clamp(1, LONGEST_PAGE);
     let page = rest
@@ -88,7 +100,11 @@ fn parse_phase(text: &str) -> Result<Phase, Fault> {
 }
 
 pub(super) async fn one(rest: &Rest, kind: Kind, id: &str, params: &ShowParams) -> Answer {
-    single(Some(rest.api.get(kind, id, params.stale).await?))
+    let query = Query {
+        events: params.events,
+        ..Query::one(kind, id)
+    };
+    single(Some(rest.api.look_at(query, params.stale).await?))
 }
 
 /// `{"<kind>": {...}}`

@@ -14,7 +14,7 @@ use axum::body::Bytes;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
 use proto::object::Kind;
-use proto::wire::manifest::Spec;
+use proto::wire::{self, manifest::Spec};
 use serde_json::Value;
 
 pub(super) async fn create(
@@ -24,9 +24,18 @@ pub(super) async fn create(
     bytes: Bytes,
 ) -> Result<(StatusCode, Json<Value>), Refusal> {
     let manifest = body::manifest(Kind::Sandbox, &bytes)?;
+    create_manifest(&rest, &caller, &headers, manifest).await
+}
+
+pub(super) async fn create_manifest(
+    rest: &Rest,
+    caller: &Caller,
+    headers: &HeaderMap,
+    manifest: wire::Manifest,
+) -> Result<(StatusCode, Json<Value>), Refusal> {
     let accepted = rest
         .api
-        .apply(&caller, body::request_id(&headers), manifest, Write::Expecting(0))
+        .apply(caller, body::request_id(headers), manifest, Write::Expecting(0))
         .await?;
     Ok((StatusCode::CREATED, single(accepted.object)?))
 }

@@ -1,6 +1,7 @@
 //! The state, command by command. Every step checks the invariants, and that the writes so far, loaded anew, give
 //! the same state.
 
+mod events;
 mod externals;
 mod nodes;
 mod policy;

@@ -17,7 +17,9 @@ fn world() -> World {
 }
 
 /// What the present version writes, and what it wrote before: every form is read for ever.
-const PRESENT: &str = include_str!("golden/conditions.txt");
+const PRESENT: &str = include_str!("golden/events.txt");
+/// Before objects had events.
+const CONDITIONS: &str = include_str!("golden/conditions.txt");
 /// Before sandboxes had conditions.
 const FIRST: &str = include_str!("golden/first.txt");
 
@@ -53,13 +55,23 @@ fn load_golden(golden: &str) -> State {
 fn records_of_every_golden_file_load() {
     let world = world();
     assert_eq!(load_golden(PRESENT), world.state);
-    let first = load_golden(FIRST);
     let mut sandbox = Sandbox::clone(&world.sandbox("a"));
-    sandbox.status.conditions.clear();
-    assert_eq!(**first.sandbox(&sandbox.id).expect("it is there"), sandbox);
-    assert!(first.nodes().eq(world.state.nodes()));
-    assert!(first.externals().eq(world.state.externals()));
-    assert_eq!(first.answers(), world.state.answers());
+    let without_events = world.state.nodes().map(|node| Node {
+        events: Vec::new(),
+        ..Node::clone(node)
+    });
+    let without_events: Vec<Node> = without_events.collect();
+    sandbox.events.clear();
+    for (golden, has_conditions) in [(CONDITIONS, true), (FIRST, false)] {
+        if !has_conditions {
+            sandbox.status.conditions.clear();
+        }
+        let loaded = load_golden(golden);
+        assert_eq!(**loaded.sandbox(&sandbox.id).expect("it is there"), sandbox);
+        assert!(loaded.nodes().map(AsRef::as_ref).eq(&without_events));
+        assert!(loaded.externals().eq(world.state.externals()));
+        assert_eq!(loaded.answers(), world.state.answers());
+    }
 }
 
 /// A policy is in the record that every state has.
