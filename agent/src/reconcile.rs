@@ -15,6 +15,7 @@ use std::sync::Arc;
 use tokio::sync::{oneshot, watch};
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
 
 /// Sandboxes that are looked at at the same time after a start: each is a few files and a connection.
 const OBSERVED_AT_ONCE: usize = 16;
@@ -162,12 +163,15 @@ impl Reconciler {
         let uid = sandbox.uid;
         // Here, so that an inventory that is taken next has it.
         sandbox.tell();
+        let span = span(&sandbox, &order);
+        span.in_scope(|| tracing::info!(wish = ?order.wish, "attending to it"));
         let (orders, receiver) = watch::channel(order);
         self.orders.insert(uid, orders);
-        let task = self.tasks.spawn(async move {
+        let attending = async move {
             sandbox.run(receiver).await;
             uid
-        });
+        };
+        let task = self.tasks.spawn(attending.instrument(span));
         self.uids.insert(task.id(), uid);
     }
 
@@ -193,6 +197,16 @@ impl Reconciler {
             self.spawn(sandbox, order);
         }
     }
+}
+
+/// What all lines about a sandbox say: which one it is, and the trace of the request that has made it, by which the control
+/// plane's lines are found.
+fn span(sandbox: &Sandbox, order: &Order) -> tracing::Span {
+    let trace_id = order
+        .wanted
+        .as_ref()
+        .map_or("", |wanted| &wanted.desired.trace_id);
+    tracing::info_span!("sandbox", id = sandbox.report.sandbox_id, uid = %sandbox.uid, trace_id)
 }
 
 /// Wakes the task only where the order is another one. What was to end is never to run again: a sandbox is for one

@@ -15,3 +15,4 @@ pub mod security;
 pub mod serve;
 pub mod session;
 pub mod state;
+pub mod trace;

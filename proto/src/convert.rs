@@ -746,6 +746,7 @@ impl From<&Sandbox> for wire::Sandbox {
             resource_version: s.resource_version,
             // Only where they are asked for.
             events: Vec::new(),
+            trace_id: s.trace_id.clone(),
         }
     }
 }
@@ -787,6 +788,7 @@ impl TryFrom<wire::Sandbox> for Sandbox {
             updated_at: Timestamp(w.updated_at_ms),
             resource_version: w.resource_version,
             events: w.events.into_iter().map(Event::from).collect(),
+            trace_id: w.trace_id,
         })
     }
 }

@@ -26,6 +26,8 @@ pub struct Sandbox {
     pub resource_version: u64,
     /// What has happened to it, oldest first; at most [`Event::KEPT`].
     pub events: Vec<Event>,
+    /// Of the request that has made it; empty: none is known.
+    pub trace_id: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -63,7 +63,7 @@ spec:
             created_at_ms: 1_700_000_000_000,
             updated_at_ms: 1_700_000_002_500,
             resource_version: 42,
-            events: Vec::new(),
+            ..Default::default()
         })),
     }
 }

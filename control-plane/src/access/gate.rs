@@ -12,6 +12,7 @@ use crate::clock;
 use crate::listen::Origin;
 use crate::raft::Replica;
 use crate::security::{Security, SecurityError};
+use crate::trace::{TRACE_ID, TRACEPARENT, TraceId};
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderName, header};
 use axum::middleware::Next;
@@ -23,6 +24,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::timeout;
+use tracing::Instrument;
 
 /// Set by a replica on what it hands on to the leader.
 pub const FORWARDED: HeaderName = HeaderName::from_static("x-sandboxd-forwarded");
@@ -211,8 +213,18 @@ fn is_grpc(headers: &HeaderMap) -> bool {
     content.is_some_and(|content| content.starts_with(b"application/grpc"))
 }
 
-/// Lets a request pass with its [`Caller`], or answers it.
+/// Lets a request pass with its [`Caller`], or answers it; under its trace id, which it is told.
 pub async fn admit(State(gate): State<Gate>, mut request: Request, next: Next) -> Response {
+    let trace = TraceId::of(request.headers());
+    request.headers_mut().insert(TRACEPARENT, trace.parent());
+    let span = tracing::info_span!("request", trace_id = %trace);
+    let answering = trace.answer(judge(gate, request, next)).instrument(span);
+    let mut response = answering.await;
+    response.headers_mut().insert(TRACE_ID, trace.value());
+    response
+}
+
+async fn judge(gate: Gate, mut request: Request, next: Next) -> Response {
     let origin = request.extensions().get::<Origin>().cloned();
     let origin = origin.unwrap_or_else(Origin::unknown);
     let grpc = is_grpc(request.headers());

@@ -4,6 +4,7 @@
 use super::{Api, Fault};
 use crate::access::{Caller, audit};
 use crate::admission::Client;
+use crate::trace::TraceId;
 use proto::object::Kind;
 use proto::policy::{Policy, PolicyChange};
 use proto::spec::Manifest;
@@ -54,6 +55,7 @@ impl Api {
                 Write::Apply | Write::Replace => None,
                 Write::Expecting(version) => Some(version),
             },
+            trace_id: TraceId::current().map(|id| id.to_string()).unwrap_or_default(),
         });
         self.propose(caller, request_id, op).await
     }

@@ -42,6 +42,18 @@ fn update(view: &mut View, set: &ChangeSet, instruments: &Instruments) {
     for change in &set.changes {
         view.update(change);
         if let Some(waited) = placed_after(change) {
+            if let Change::Sandbox {
+                after: Some(placed), ..
+            } = change
+            {
+                tracing::debug!(
+                    sandbox = %placed.id,
+                    uid = %placed.uid,
+                    trace_id = placed.trace_id,
+                    node = placed.status.node_name.as_ref().map(tracing::field::display),
+                    "placed"
+                );
+            }
             instruments.placed.inc();
             instruments.wait.observe(waited.as_secs_f64());
         }

@@ -66,6 +66,7 @@ pub(super) fn message(sandbox: &Sandbox, now: Timestamp) -> wire::DesiredSandbox
         ports: sandbox.status.assigned_ports.iter().map(Into::into).collect(),
         ttl_remaining_ms,
         ended: sandbox.status.phase.has_ended(),
+        trace_id: sandbox.trace_id.clone(),
     }
 }
 

@@ -37,5 +37,6 @@ pub(crate) fn sandbox(id: &str, uid: u64, phase: Phase, on: Option<&str>) -> San
         updated_at: Timestamp(1),
         resource_version: 1,
         events: Vec::new(),
+        trace_id: String::new(),
     }
 }

@@ -251,6 +251,13 @@ impl Session<'_> {
                     // What the state does not place here needs no word, so that there are never more reports
                     // waiting than sandboxes on the node.
                     if self.is_news(&report) {
+                        tracing::debug!(
+                            node = %self.node,
+                            sandbox = report.sandbox_id,
+                            uid = report.uid,
+                            phase = report.phase().as_str_name(),
+                            "an agent tells of a sandbox"
+                        );
                         self.pending.put(report);
                     }
                 }
@@ -327,6 +334,13 @@ impl Session<'_> {
                 match (standing(&self.node, sandbox.map(AsRef::as_ref)), sandbox) {
                     (Standing::Run, Some(sandbox)) => {
                         self.known.insert(uid);
+                        tracing::debug!(
+                            node = %self.node,
+                            sandbox = %sandbox.id,
+                            %uid,
+                            trace_id = sandbox.trace_id,
+                            "telling its agent to run it"
+                        );
                         desired.sandboxes.push(desired::message(sandbox, now));
                     }
                     (Standing::Keep, Some(sandbox)) => desired.sandboxes.push(desired::message(sandbox, now)),

@@ -24,6 +24,8 @@ pub enum Command {
         replace: bool,
         /// Refused unless the object has this resource version; 0: unless there is none.
         expected_version: Option<u64>,
+        /// Of the request, for logs; empty: none.
+        trace_id: String,
     },
     /// By a user.
     Delete { kind: Kind, id: String, force: bool },
@@ -114,6 +116,7 @@ impl TryFrom<wire::Command> for Command {
                 manifest: apply.manifest.ok_or(missing("manifest"))?.try_into()?,
                 replace: apply.replace,
                 expected_version: apply.expected_version,
+                trace_id: apply.trace_id,
             },
             Op::Delete(delete) => Self::Delete {
                 kind: kind(delete.kind)?,

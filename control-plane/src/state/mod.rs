@@ -438,8 +438,10 @@ fn apply(to: &mut Transaction<'_>, command: Command) -> Result<Response, Rejecti
             manifest,
             replace,
             expected_version,
+            trace_id,
         } => {
             check_version(to.state(), &manifest, expected_version)?;
+            to.trace_id = trace_id;
             match manifest {
                 Manifest::Sandbox { id, labels, spec } => sandbox::apply(to, id, labels, spec, replace),
                 Manifest::Node { id, labels, spec } => node::apply(to, id, labels, spec),

@@ -114,6 +114,7 @@ fn immutable_differences(old: &SandboxSpec, new: &SandboxSpec) -> Vec<String> {
 fn create(to: &mut Transaction<'_>, id: SandboxId, labels: Labels, spec: SandboxSpec) -> Arc<Sandbox> {
     let uid = to.new_uid();
     let now = to.stamp.now;
+    let trace_id = to.trace_id.clone();
     to.put_sandbox(Sandbox {
         id,
         uid,
@@ -127,6 +128,7 @@ fn create(to: &mut Transaction<'_>, id: SandboxId, labels: Labels, spec: Sandbox
         updated_at: now,
         resource_version: 0,
         events: Vec::new(),
+        trace_id,
     })
 }
 

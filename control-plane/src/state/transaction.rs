@@ -20,6 +20,8 @@ pub(super) struct Transaction<'a> {
     records: Vec<Write>,
     /// What ends now ends since its node is drained.
     pub(super) evicting: bool,
+    /// Of the request that asks for it; empty: none.
+    pub(super) trace_id: String,
 }
 
 impl<'a> Transaction<'a> {
@@ -30,6 +32,7 @@ impl<'a> Transaction<'a> {
             changes: Vec::new(),
             records: Vec::new(),
             evicting: false,
+            trace_id: String::new(),
         }
     }
 

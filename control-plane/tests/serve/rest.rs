@@ -517,3 +517,25 @@ async fn events_are_shown_where_they_are_asked_for() {
         .await;
     assert_eq!(listed["items"][0]["events"][0]["reason"], "Registered");
 }
+
+/// From the request, through a follower, to the agent that runs the sandbox.
+#[tokio::test(flavor = "multi_thread")]
+async fn trace_of_a_request_goes_with_what_it_makes() {
+    let cluster = Cluster::start(3).await;
+    let http = Http::of(&cluster, cluster.follower().await);
+    let mut agent = Agent::join(&cluster, "n").await;
+    let id = "4bf92f3577b34da6a3ce929d0e0e4736";
+    let mut request = http.request(&Method::POST, "/api/v1/sandboxes", &body("s"));
+    let parent = format!("00-{id}-00f067aa0ba902b7-01");
+    request
+        .headers_mut()
+        .insert("traceparent", parent.parse().expect("a value"));
+    let response = http.send(request).await;
+    assert_eq!(response.status(), StatusCode::CREATED);
+    assert_eq!(response.headers()["x-trace-id"], id);
+    assert_eq!(agent.told_to_run("s").await.trace_id, id);
+    // Whoever brings none is given one.
+    let response = http.send(http.request(&Method::GET, "/healthz", &Value::Null)).await;
+    let given = response.headers()["x-trace-id"].to_str().expect("text");
+    assert!(given.len() == 32 && given != id, "{given}");
+}

@@ -96,20 +96,22 @@ async fn changes_that_are_not_kept_are_refused_with_what_to_do() {
 #[tokio::test(flavor = "multi_thread")]
 async fn watch_that_follows_a_failover_misses_and_doubles_nothing() {
     let mut cluster = Cluster::start(3).await;
-    let count = 120;
+    let count = 60;
     let first = cluster.leader().await;
     // Together, so that they ride in few entries; each until it is accepted, once.
     let writes = async |cluster: &Cluster, numbers: std::ops::Range<u32>| {
-        let writes = numbers.map(|n| async move {
-            let request = apply_request(external(&format!("e{n:03}"), &format!("n{n}"), "x.test"));
-            loop {
-                let mut control = cluster.control(cluster.leader().await);
-                if within("an apply", control.apply(request.clone())).await.is_ok() {
-                    return;
-                }
-            }
-        });
-        futures::future::join_all(writes).await;
+        let request = |n| apply_request(external(&format!("e{n:03}"), &format!("n{n}"), "x.test"));
+        let mut waiting: Vec<wire::ApplyRequest> = numbers.map(request).collect();
+        while !waiting.is_empty() {
+            let control = cluster.control(cluster.leader().await);
+            let asked = waiting.iter().map(|request| {
+                let mut control = control.clone();
+                async move { within("an apply", control.apply(request.clone())).await.is_ok() }
+            });
+            let accepted = futures::future::join_all(asked).await;
+            let mut accepted = accepted.into_iter();
+            waiting.retain(|_| !accepted.next().unwrap_or_default());
+        }
     };
     writes(&cluster, 0..count).await;
     let mut told: Vec<String> = Vec::new();

@@ -166,7 +166,7 @@ fn apply(text: &str, replace: bool) -> Op {
     Op::Apply(wire::ApplyObject {
         manifest: Some((&manifest).into()),
         replace,
-        expected_version: None,
+        ..Default::default()
     })
 }
 

@@ -270,8 +270,7 @@ pub(super) fn external(n: u64) -> wire::Command {
         request_id: format!("request-{n}"),
         op: Some(wire::command::Op::Apply(wire::ApplyObject {
             manifest: Some(manifest),
-            replace: false,
-            expected_version: None,
+            ..Default::default()
         })),
     }
 }
