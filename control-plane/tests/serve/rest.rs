@@ -535,7 +535,9 @@ async fn trace_of_a_request_goes_with_what_it_makes() {
     assert_eq!(response.headers()["x-trace-id"], id);
     assert_eq!(agent.told_to_run("s").await.trace_id, id);
     // Whoever brings none is given one.
-    let response = http.send(http.request(&Method::GET, "/healthz", &Value::Null)).await;
+    let response = http
+        .send(http.request(&Method::GET, "/healthz", &Value::Null))
+        .await;
     let given = response.headers()["x-trace-id"].to_str().expect("text");
     assert!(given.len() == 32 && given != id, "{given}");
 }

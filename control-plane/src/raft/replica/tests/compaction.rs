@@ -24,8 +24,7 @@ fn large() -> wire::Command {
         request_id: String::new(),
         op: Some(wire::command::Op::Apply(wire::ApplyObject {
             manifest: Some(manifest),
-            replace: false,
-            expected_version: None,
+            ..Default::default()
         })),
     }
 }
