@@ -152,7 +152,7 @@ async fn watch_that_follows_a_failover_misses_and_doubles_nothing() {
     once.dedup();
     assert_eq!(
         (told.len(), once.len()),
-        (240, 240),
+        (120, 120),
         "a change is missing or doubled"
     );
 }
