@@ -1,6 +1,6 @@
 //! Processes beside containers' programs, and those who see what containers write: alike with every runtime.
 
-use crate::fixture::{PATIENCE, Sandbox};
+use crate::fixture::{PATIENCE, Sandbox, is_installed};
 use crate::{DEAF, ended};
 use agent::runtime::monitor::{self, Guest, GuestEnd, Monitor, MonitorError};
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
@@ -11,8 +11,14 @@ use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
 
-/// Of gVisor's containers no process is one of the host.
+/// Whose processes are some of the host.
 const RUNTIMES: [Runtime; 3] = [Runtime::Native, Runtime::Runc, Runtime::Crun];
+
+/// With gVisor as well, where it is installed.
+fn all() -> impl Iterator<Item = Runtime> {
+    let gvisor = Some(Runtime::Runsc).filter(|runtime| is_installed(*runtime));
+    RUNTIMES.into_iter().chain(gvisor)
+}
 
 /// One that runs a program which never ends by itself.
 async fn running(runtime: Runtime) -> (Sandbox, Monitor) {
@@ -100,7 +106,7 @@ fn exited(code: i32) -> GuestEnd {
 
 #[tokio::test]
 async fn command_ends_with_its_code_and_what_it_wrote() {
-    for runtime in RUNTIMES {
+    for runtime in all() {
         let (sandbox, _monitor) = running(runtime).await;
         let (ended, out, err) = run(
             &sandbox,
@@ -136,7 +142,7 @@ static FLOOD: [u8; 3 << 20] = [b'x'; 3 << 20];
 
 #[tokio::test]
 async fn large_input_comes_back_to_the_last_byte() {
-    for runtime in RUNTIMES {
+    for runtime in all() {
         let (sandbox, _monitor) = running(runtime).await;
         let (ended, out, err) = run(&sandbox, order(&["cat"]), &FLOOD).await;
         assert_eq!((ended, &*err), (exited(0), ""));
@@ -163,6 +169,24 @@ async fn command_may_do_what_the_containers_program_may_and_no_more() {
         );
         assert_eq!(first, second, "{runtime:?}");
     }
+}
+
+#[tokio::test]
+async fn terminal_is_refused_where_there_can_be_none() {
+    if !is_installed(Runtime::Runsc) {
+        return;
+    }
+    let (sandbox, _monitor) = running(Runtime::Runsc).await;
+    let mut order = order(&["sh"]);
+    order.terminal = Some(MonitorTerminal {
+        socket: "t.console".to_owned(),
+        rows: 30,
+        columns: 100,
+    });
+    let guest = monitor::exec(&sandbox.monitor_dir(), order, &[]).await;
+    let ended = end(&mut guest.expect("accepted")).await;
+    assert_eq!(ended.code, 126);
+    assert!(ended.message.contains("no terminal"), "{ended:?}");
 }
 
 #[tokio::test]

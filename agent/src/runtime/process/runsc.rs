@@ -133,6 +133,13 @@ impl Runtime for Runsc {
 
     /// What stands for the process on the host is a program that waits for it and ends as it has.
     fn exec(&mut self, exec: &Exec<'_>) -> Result<Command, RuntimeError> {
+        if exec.console.is_some() {
+            return Err(RuntimeError::Failed {
+                act: "enter",
+                container: exec.id.to_owned(),
+                words: "with gVisor a command has no terminal: run it without one".to_owned(),
+            });
+        }
         self.line.exec(exec)
     }
 
