@@ -287,7 +287,8 @@ async fn what_is_copied_in_counts_in_the_sandbox() {
     let temp = tempfile::tempdir().expect("a folder");
     let file = temp.path().join("file");
     fs::write(&file, vec![1; size]).expect("written");
-    let (sandbox, _monitor) = started(Runtime::Native, &container("true", "")).await;
+    let roomy = ", resource: {cpu: 500m, memory: 16Mi, ephemeral_storage: 512Mi}";
+    let (sandbox, _monitor) = started(Runtime::Native, &container("true", roomy)).await;
     let before = sandbox.memory_used();
     copy_in(&sandbox, &file, "/tmp").await.expect("copied");
     let grown = sandbox.memory_used().saturating_sub(before);

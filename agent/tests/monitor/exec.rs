@@ -284,12 +284,17 @@ async fn commands_of_one_sandbox_are_bounded_and_bad_ones_are_refused() {
 
 #[tokio::test]
 async fn watcher_sees_bytes_as_they_are_written_and_is_told_what_it_missed() {
-    let script = "echo there; read x < /v/go; printf part; read x < /v/go; yes | head -c 200000; exit 4";
+    let script =
+        "echo there; read x < /v/first; printf part; read x < /v/second; yes | head -c 200000; exit 4";
     for runtime in RUNTIMES {
         let sandbox = Sandbox::new(runtime, &format!("name: c, args: [sh, -c, \"{script}\"]"));
-        let go = sandbox.in_volume("go");
-        nix::unistd::mkfifo(&go, nix::sys::stat::Mode::empty()).expect("made");
-        std::fs::set_permissions(&go, std::fs::Permissions::from_mode(0o666)).expect("opened");
+        // One for each word: whoever opens the same one again may still find the writer of the word before.
+        let [first, second] = ["first", "second"].map(|name| {
+            let word = sandbox.in_volume(name);
+            nix::unistd::mkfifo(&word, nix::sys::stat::Mode::empty()).expect("made");
+            std::fs::set_permissions(&word, std::fs::Permissions::from_mode(0o666)).expect("opened");
+            word
+        });
         let monitor = sandbox.launch().await;
         sandbox.said("c", "there").await;
         monitor.started().await;
@@ -299,7 +304,7 @@ async fn watcher_sees_bytes_as_they_are_written_and_is_told_what_it_missed() {
         let attached = monitor::attach_to(&sandbox.monitor_dir(), "c", streams).await;
         let mut guest = attached.expect("it runs");
         drop((stdout, stderr));
-        std::fs::write(&go, "\n").expect("written");
+        std::fs::write(&first, "\n").expect("written");
         let mut stdout = within("a part of a line", move || {
             let mut part = [0; 4];
             from_stdout.read_exact(&mut part).expect("read");
@@ -307,7 +312,7 @@ async fn watcher_sees_bytes_as_they_are_written_and_is_told_what_it_missed() {
             File::from(OwnedFd::from(from_stdout))
         })
         .await;
-        std::fs::write(&go, "\n").expect("written");
+        std::fs::write(&second, "\n").expect("written");
         let how = end(&mut guest).await;
         let mut seen = Vec::new();
         stdout.read_to_end(&mut seen).expect("read");
