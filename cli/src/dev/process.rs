@@ -54,7 +54,7 @@ impl State {
 
 impl Identity {
     pub(super) fn of(pid: u32) -> io::Result<Self> {
-        let (_, start_time) = stat(pid)?;
+        let start_time = stat(pid)?.start_time;
         Ok(Self {
             pid,
             start_time,
@@ -67,10 +67,9 @@ impl Identity {
             return State::Dead;
         }
         match stat(self.pid) {
-            Ok((_, start_time)) if start_time != self.start_time => State::Dead,
-            Ok(('Z' | 'X', _)) | Err(_) => State::Dead,
-            Ok(('T' | 't', _)) => State::Paused,
-            Ok(_) => State::Running,
+            Ok(stat) if stat.start_time != self.start_time => State::Dead,
+            Ok(stat) => stat.state(),
+            Err(_) => State::Dead,
         }
     }
 
@@ -149,19 +148,42 @@ fn wait_for_end(handle: &OwnedFd, timeout: Duration) -> io::Result<()> {
     }
 }
 
-/// State letter and start time.
-fn stat(pid: u32) -> io::Result<(char, u64)> {
+/// What `/proc` tells of a process.
+#[derive(Debug, PartialEq, Eq)]
+struct Stat {
+    /// Of its first thread.
+    letter: char,
+    /// That have not ended yet, and the first one in any case.
+    threads: u64,
+    start_time: u64,
+}
+
+impl Stat {
+    fn state(&self) -> State {
+        match self.letter {
+            // The others may still have its ports and locks.
+            'Z' | 'X' if self.threads > 1 => State::Running,
+            'Z' | 'X' => State::Dead,
+            'T' | 't' => State::Paused,
+            _ => State::Running,
+        }
+    }
+}
+
+fn stat(pid: u32) -> io::Result<Stat> {
     let text = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
     parse_stat(&text).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "unknown form of stat"))
 }
 
 /// The name of the program, field 2, may hold spaces and parentheses: fields count from its last one.
-fn parse_stat(text: &str) -> Option<(char, u64)> {
+fn parse_stat(text: &str) -> Option<Stat> {
     let mut fields = text.get(text.rfind(')')? + 1..)?.split_ascii_whitespace();
-    let state = fields.next()?.chars().next()?;
-    // State is field 3, the start time field 22.
-    let start_time = fields.nth(18)?.parse().ok()?;
-    Some((state, start_time))
+    Some(Stat {
+        letter: fields.next()?.chars().next()?,
+        // State is field 3, the number of threads field 20, the start time field 22.
+        threads: fields.nth(16)?.parse().ok()?,
+        start_time: fields.nth(1)?.parse().ok()?,
+    })
 }
 
 fn boot_id() -> io::Result<String> {
@@ -246,7 +268,27 @@ mod tests {
     #[test]
     fn stat_of_a_program_with_a_nasty_name_is_read() {
         let text = "42 (a) b) c) S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 777 20 21";
-        assert_eq!(parse_stat(text), Some(('S', 777)));
+        let stat = parse_stat(text).expect("read");
+        assert_eq!((stat.letter, stat.threads, stat.start_time), ('S', 17, 777));
+    }
+
+    /// A replica that was killed a moment ago was taken for dead while it still had its port: the next one could not listen.
+    #[test]
+    fn process_whose_first_thread_has_ended_runs_until_all_have() {
+        for (letter, threads, want) in [
+            ('Z', 3, State::Running),
+            ('Z', 1, State::Dead),
+            ('X', 0, State::Dead),
+            ('t', 2, State::Paused),
+            ('D', 1, State::Running),
+        ] {
+            let stat = Stat {
+                letter,
+                threads,
+                start_time: 0,
+            };
+            assert_eq!(stat.state(), want, "{letter} {threads}");
+        }
     }
 
     #[test]
