@@ -173,7 +173,7 @@ fn answers(address: SocketAddr) -> bool {
 fn note_processes(folder: &str, seen: &Mutex<Seen>) {
     let now = since_boot();
     let known: Vec<u32> = lock(seen).lives.keys().copied().collect();
-    let alive = |pid: &u32| stat(*pid).is_some() && serves(*pid, folder);
+    let alive = |pid: &u32| began(*pid).is_some() && serves(*pid, folder);
     for pid in known.into_iter().filter(alive) {
         if let Some(life) = lock(seen).lives.get_mut(&pid) {
             life.last_seen = now;
@@ -182,11 +182,10 @@ fn note_processes(folder: &str, seen: &Mutex<Seen>) {
     let entries = fs::read_dir("/proc").expect("/proc is readable").flatten();
     let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
     for pid in pids.filter(|pid| serves(*pid, folder)) {
-        // The server makes a child for each request, which goes before it does.
-        if let Some(stat) = stat(pid)
-            && !serves(stat.parent, folder)
+        // The server makes a child for each request, which may be seen a moment longer than the server itself.
+        if is_first_of_its_container(pid)
+            && let Some(began) = began(pid)
         {
-            let began = stat.began;
             let last_seen = now.max(began);
             lock(seen).lives.entry(pid).or_insert(Life { began, last_seen });
         }
@@ -201,13 +200,15 @@ fn serves(pid: u32, folder: &str) -> bool {
     program.ends_with(b"httpd") && words.any(|word| word == folder.as_bytes())
 }
 
-struct Stat {
-    parent: u32,
-    began: Duration,
+/// Number 1 in the innermost namespace of processes that it is in.
+fn is_first_of_its_container(pid: u32) -> bool {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let numbers = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
+    numbers.and_then(|numbers| numbers.split_ascii_whitespace().last()) == Some("1")
 }
 
-/// Of a process that has not ended; one that waits to be reaped has.
-fn stat(pid: u32) -> Option<Stat> {
+/// When a process began that has not ended; one that waits to be reaped has.
+fn began(pid: u32) -> Option<Duration> {
     /// Counted from the state, which is the first field behind the name.
     const START: usize = 22 - 3;
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
@@ -216,10 +217,7 @@ fn stat(pid: u32) -> Option<Stat> {
         return None;
     }
     let ticks: u32 = fields.get(START)?.parse().ok()?;
-    Some(Stat {
-        parent: fields.get(1)?.parse().ok()?,
-        began: TICK * ticks,
-    })
+    Some(TICK * ticks)
 }
 
 fn since_boot() -> Duration {
