@@ -22,7 +22,12 @@ impl Hybrid {
     }
 
     pub(super) fn kill(&self, path: &Path) -> Result<(), CgroupError> {
-        kill::by_signal(path, &self.groups(path)?, &self.v1.freezer(path)?)
+        kill::by_signal(
+            path,
+            &self.groups(path)?,
+            &self.v1.freezer(path)?,
+            &self.v1.quota(path)?,
+        )
     }
 
     pub(super) fn remove(&self, path: &Path) -> Vec<CgroupError> {

@@ -50,6 +50,29 @@ impl Freezer {
     }
 }
 
+/// What limits the cpu time of a group and those below it. Ending takes time as well: a thousand processes that share a
+/// tenth of a processor would need minutes to.
+#[derive(Debug)]
+pub(super) enum Quota {
+    /// The group in the tree of the processors.
+    V1(PathBuf),
+    V2(PathBuf),
+}
+
+impl Quota {
+    /// No limit any more.
+    pub(super) fn lift(&self) -> Result<(), CgroupError> {
+        let (folder, file, value) = match self {
+            Self::V1(folder) => (folder, "cpu.cfs_quota_us", "-1"),
+            Self::V2(folder) => (folder, "cpu.max", "max"),
+        };
+        let groups = tree::subtree(folder)?;
+        // A tree without the controller limits nothing.
+        let mut limited = groups.iter().filter(|group| group.join(file).exists());
+        limited.try_for_each(|group| set(group, file, value))
+    }
+}
+
 /// Writes to the file of a group that may be gone.
 fn set(folder: &Path, file: &str, value: &str) -> Result<(), CgroupError> {
     match tree::write(folder, file, value) {
@@ -64,6 +87,7 @@ fn set(folder: &Path, file: &str, value: &str) -> Result<(), CgroupError> {
 /// [`CgroupError::Alive`], or what could not be done.
 pub(super) fn in_one_step(path: &Path, folder: &Path, kill: &str) -> Result<(), CgroupError> {
     set(folder, kill, "1")?;
+    Quota::V2(folder.to_owned()).lift()?;
     let events = folder.join(EVENTS);
     let failed = |source| CgroupError::Read {
         path: events.clone(),
@@ -98,7 +122,12 @@ pub(super) fn in_one_step(path: &Path, folder: &Path, kill: &str) -> Result<(), 
 ///
 /// # Errors
 /// [`CgroupError::Alive`], or what could not be done.
-pub(super) fn by_signal(path: &Path, folders: &[PathBuf], freezer: &Freezer) -> Result<(), CgroupError> {
+pub(super) fn by_signal(
+    path: &Path,
+    folders: &[PathBuf],
+    freezer: &Freezer,
+    quota: &Quota,
+) -> Result<(), CgroupError> {
     let end = Instant::now() + PATIENCE;
     loop {
         if members(folders)?.is_empty() {
@@ -106,21 +135,35 @@ pub(super) fn by_signal(path: &Path, folders: &[PathBuf], freezer: &Freezer) -> 
         }
         freezer.freeze()?;
         let signalled = signal(path, folders);
+        let lifted = quota.lift();
         freezer.thaw()?;
         let signalled = signalled?;
+        lifted?;
         if !await_end(path, &signalled, end)? || Instant::now() >= end {
             return Err(alive(path, members(folders)?.len()));
         }
     }
 }
 
+/// All of them; gives some to wait for.
 fn signal(path: &Path, folders: &[PathBuf]) -> Result<Vec<PidFd>, CgroupError> {
+    let all: Vec<Pid> = members(folders)?.into_iter().collect();
+    let mut awaited = Vec::new();
+    for some in all.chunks(AT_ONCE) {
+        // The last ones' descriptors are closed before the next are opened.
+        awaited.clear();
+        awaited = signal_some(path, folders, some)?;
+    }
+    Ok(awaited)
+}
+
+fn signal_some(path: &Path, folders: &[PathBuf], some: &[Pid]) -> Result<Vec<PidFd>, CgroupError> {
     let mut held = Vec::new();
-    for pid in members(folders)?.into_iter().take(AT_ONCE) {
-        match PidFd::open(pid) {
-            Ok(process) => held.push((pid, process)),
+    for pid in some {
+        match PidFd::open(*pid) {
+            Ok(process) => held.push((*pid, process)),
             Err(Errno::ESRCH) => {}
-            Err(source) => return Err(fault(path, pid, source)),
+            Err(source) => return Err(fault(path, *pid, source)),
         }
     }
     // Between the list and the descriptor a number may have come to mean another process, one elsewhere.

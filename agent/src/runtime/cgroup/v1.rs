@@ -1,6 +1,6 @@
 //! Version 1: a tree per controller, or per a few. A group of ours is a folder of one name in each of them.
 
-use super::kill::{self, Freezer};
+use super::kill::{self, Freezer, Quota};
 use super::oom::OomWatch;
 use super::{CgroupError, ContainerLimits, DeviceRule, SandboxLimits, Usage, prime, tree};
 use nix::unistd::Pid;
@@ -184,7 +184,16 @@ impl Hierarchies {
     }
 
     pub(super) fn kill(&self, path: &Path) -> Result<(), CgroupError> {
-        kill::by_signal(path, &self.groups(path)?, &self.freezer(path)?)
+        kill::by_signal(
+            path,
+            &self.groups(path)?,
+            &self.freezer(path)?,
+            &self.quota(path)?,
+        )
+    }
+
+    pub(super) fn quota(&self, path: &Path) -> Result<Quota, CgroupError> {
+        self.group(CPU, path).map(Quota::V1)
     }
 
     pub(super) fn freezer(&self, path: &Path) -> Result<Freezer, CgroupError> {

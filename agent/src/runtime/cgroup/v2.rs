@@ -1,6 +1,6 @@
 //! Version 2: one tree. A group hands controllers on to those below it, and then has no processes itself.
 
-use super::kill::{self, Freezer};
+use super::kill::{self, Freezer, Quota};
 use super::oom::OomWatch;
 use super::{CgroupError, ContainerLimits, SandboxLimits, Usage, devices, prime, tree};
 use nix::unistd::Pid;
@@ -121,7 +121,12 @@ impl Unified {
         if folder.join(KILL).exists() {
             return kill::in_one_step(path, &folder, KILL);
         }
-        kill::by_signal(path, std::slice::from_ref(&folder), &Freezer::V2(folder.clone()))
+        kill::by_signal(
+            path,
+            std::slice::from_ref(&folder),
+            &Freezer::V2(folder.clone()),
+            &Quota::V2(folder.clone()),
+        )
     }
 
     pub(super) fn remove(&self, path: &Path) -> Vec<CgroupError> {

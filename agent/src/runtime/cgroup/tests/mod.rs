@@ -362,3 +362,22 @@ fn thread_that_joins_is_in_the_group_in_every_tree() {
         assert!(line.ends_with(&group.display().to_string()), "{line}");
     }
 }
+
+/// A fork bomb with a tenth of a processor was still dying after two minutes: each of its processes had to wait for its
+/// share of that to end.
+#[test]
+fn processes_without_cpu_time_end_when_they_are_killed() {
+    let parent = Parent::new();
+    let group = parent.sandbox().join("c-slow");
+    let script = "i=0; while [ $i -lt 90 ]; do (while :; do :; done) & i=$((i + 1)); done; echo up; wait";
+    let mut shell = Shell::start(&parent, &group, script);
+    shell.says("up\n");
+    // A thousandth of a processor.
+    parent
+        .cgroups
+        .limit_cpu(&group, 1_000, 1_000_000)
+        .expect("limited");
+    parent.cgroups.kill(&parent.path).expect("killed");
+    assert_eq!(parent.populated(&parent.path), 0);
+    assert_eq!(shell.output().status.signal(), Some(9));
+}

@@ -181,7 +181,8 @@ fn processes_in_the_real_tree_are_killed_by_signals_where_the_kernel_is_older() 
     let folders = parent.folders(&parent.path);
     let freezer = kill::Freezer::V2(folders[0].clone());
     // Without the pids controller there is no bound for the bomb but its own pace.
-    kill::by_signal(&parent.path, &folders, &freezer).expect("killed");
+    let quota = kill::Quota::V2(folders[0].clone());
+    kill::by_signal(&parent.path, &folders, &freezer, &quota).expect("killed");
     assert_eq!(parent.populated(&parent.path), 0);
     assert_eq!(shell.output().status.signal(), Some(9));
 }
