@@ -180,13 +180,15 @@ impl Link {
         let mut end = std::pin::pin!(readable(process));
         loop {
             tokio::select! {
-                order = orders.recv() => match order {
-                    Some(order) => self.send(order).await,
-                    None => return,
-                },
+                // What it has said before its end is heard before its end: an answer to what has ended it, above all.
+                biased;
                 received = receive(self.connection.as_ref(), &mut self.buffer) => match received {
                     Ok(0) | Err(_) => self.disconnect(),
                     Ok(length) => self.take(length),
+                },
+                order = orders.recv() => match order {
+                    Some(order) => self.send(order).await,
+                    None => return,
                 },
                 ended = &mut end => {
                     if let Err(error) = ended {
