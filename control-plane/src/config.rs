@@ -7,6 +7,7 @@ mod values;
 use crate::admission::Limits;
 use crate::raft::{IdentityError, data_owner};
 use crate::schedule::Policy;
+use crate::state::Level;
 use clap::Args;
 use identity::folder;
 use identity::token::{JoinToken, TokenError};
@@ -189,6 +190,8 @@ pub struct Config {
     pub timings: Timings,
     pub scheduling: Policy,
     pub limits: Limits,
+    /// What this replica can apply: [`Level::NEWEST`], but for tests of upgrades.
+    pub level: Level,
 }
 
 /// Where a replica's identity is.
@@ -500,6 +503,7 @@ impl Settings {
             timings,
             scheduling: given.scheduling.unwrap_or_default(),
             limits,
+            level: Level::NEWEST,
         };
         problems.extend(config.cluster_problems());
         if problems.is_empty() {

@@ -6,6 +6,7 @@ use control_plane::config::{Config, LogFormat, Peer, Settings};
 use control_plane::raft;
 use control_plane::security::certify;
 use control_plane::serve;
+use control_plane::state::Level;
 use identity::credentials::Credentials;
 use identity::dial::Dialer;
 use proto::wire::{self, control_client::ControlClient};
@@ -18,6 +19,10 @@ use tracing_subscriber::EnvFilter;
 
 /// Longer than forming a cluster on slow disks takes.
 const INIT_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// For tests of upgrades: the replica is one of the last version that spoke this format level. It says so, and neither
+/// proposes, applies nor loads what goes beyond. No setting: nobody runs a cluster so.
+const LEVEL_VARIABLE: &str = "SANDBOXD_TEST_LEVEL";
 
 /// A replica of sandboxd's control plane. Without a command it runs until SIGTERM or SIGINT.
 #[derive(Debug, Parser)]
@@ -105,10 +110,23 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Some(Command::Restore { file }) => restore(&file, settings),
         None => {
             log(&settings)?;
-            let config = settings.or_owner()?.check()?;
+            let config = Config {
+                level: level()?,
+                ..settings.or_owner()?.check()?
+            };
             runtime()?.block_on(replica(config))
         }
     }
+}
+
+/// The format level up to which this replica speaks.
+fn level() -> anyhow::Result<Level> {
+    let Some(text) = std::env::var_os(LEVEL_VARIABLE) else {
+        return Ok(Level::NEWEST);
+    };
+    let number = text.to_str().and_then(|text| text.parse().ok());
+    let level = number.map(Level).filter(|level| *level <= Level::NEWEST);
+    level.with_context(|| format!("{LEVEL_VARIABLE}: a number up to {} is wanted", Level::NEWEST.0))
 }
 
 fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {

@@ -267,6 +267,8 @@ pub struct ClusterDocument {
     pub term: u64,
     pub last_applied: u64,
     pub answered_by: u64,
+    /// The format level that all replicas have reached together.
+    pub level: u32,
 }
 
 #[derive(Debug, Serialize)]
@@ -279,6 +281,9 @@ pub struct ReplicaDocument {
     /// `null` where it is not known.
     pub matched_index: Option<u64>,
     pub lag: u64,
+    /// The greatest format level that it can apply; `null` where it is not known, as the next.
+    pub level: Option<u32>,
+    pub version: Option<String>,
 }
 
 impl From<wire::ClusterResponse> for ClusterDocument {
@@ -289,12 +294,14 @@ impl From<wire::ClusterResponse> for ClusterDocument {
             term: cluster.term,
             last_applied: cluster.last_applied,
             answered_by: cluster.answered_by,
+            level: cluster.level,
         }
     }
 }
 
 impl From<wire::Replica> for ReplicaDocument {
     fn from(replica: wire::Replica) -> Self {
+        let software = replica.software;
         Self {
             id: replica.id,
             role: match (replica.leader, replica.voter) {
@@ -307,6 +314,10 @@ impl From<wire::Replica> for ReplicaDocument {
             reachable: replica.reachable,
             matched_index: (replica.matched_index != 0).then_some(replica.matched_index),
             lag: replica.lag,
+            level: software.as_ref().map(|software| software.level),
+            version: software
+                .map(|software| software.version)
+                .filter(|version| !version.is_empty()),
         }
     }
 }

@@ -32,7 +32,7 @@ pub fn cluster_table(cluster: &ClusterDocument, wide: bool) -> String {
     table.render()
 }
 
-/// The replicas with both their addresses.
+/// The replicas with what they run and both their addresses.
 #[must_use]
 pub fn members_table(cluster: &ClusterDocument) -> String {
     let mut table = Table::new(vec![
@@ -41,6 +41,9 @@ pub fn members_table(cluster: &ClusterDocument) -> String {
         "REACHABLE",
         "MATCHED",
         "LAG",
+        "LEVEL",
+        "IN-FORCE",
+        "VERSION",
         "ENDPOINT",
         "PEER-ENDPOINT",
     ]);
@@ -52,6 +55,9 @@ pub fn members_table(cluster: &ClusterDocument) -> String {
             if replica.reachable { "yes" } else { "no" }.to_owned(),
             matched.map_or("-".to_owned(), |index| index.to_string()),
             matched.map_or("-".to_owned(), |_| replica.lag.to_string()),
+            replica.level.map_or("-".to_owned(), |level| level.to_string()),
+            cluster.level.to_string(),
+            replica.version.clone().unwrap_or("-".to_owned()),
             replica.endpoint.clone(),
             replica.peer_endpoint.clone(),
         ]);

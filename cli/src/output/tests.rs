@@ -223,6 +223,10 @@ fn cluster_in_a_table_shows_roles_and_lag() {
         matched_index,
         lag: 100 - matched_index.min(100),
         reachable: matched_index != 0,
+        software: (matched_index != 0).then(|| wire::Software {
+            level: if leader { 3 } else { 2 },
+            version: "1.2.0".to_owned(),
+        }),
     };
     let view = ClusterDocument::from(wire::ClusterResponse {
         replicas: vec![replica(1, false, 98), replica(2, true, 100), replica(3, false, 0)],
@@ -231,6 +235,8 @@ fn cluster_in_a_table_shows_roles_and_lag() {
         last_applied: 100,
         answered_by: 1,
         removed: Vec::new(),
+        level: 2,
+        software: None,
     });
     let expected = "
 ID   ROLE       REACHABLE   MATCHED   LAG   ENDPOINT
@@ -239,6 +245,13 @@ ID   ROLE       REACHABLE   MATCHED   LAG   ENDPOINT
 3    follower   no          -         -     http://10.88.7.13:7070
 ";
     assert_eq!(cluster_table(&view, false).trim(), expected.trim());
+    let expected = "
+ID   ROLE       REACHABLE   MATCHED   LAG   LEVEL   IN-FORCE   VERSION   ENDPOINT                 PEER-ENDPOINT
+1    follower   yes         98        2     2       2          1.2.0     http://10.88.7.11:7070   http://10.88.7.11:7071
+2    leader     yes         100       0     3       2          1.2.0     http://10.88.7.12:7070   http://10.88.7.12:7071
+3    follower   no          -         -     -       2          -         http://10.88.7.13:7070   http://10.88.7.13:7071
+";
+    assert_eq!(members_table(&view).trim(), expected.trim());
 }
 
 #[test]

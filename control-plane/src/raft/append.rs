@@ -4,6 +4,7 @@
 //! A session keeps its stream open for as long as it leads. Called by [`super::network`].
 
 use super::codec;
+use super::levels::Levels;
 use super::link::Peer;
 use super::message;
 use super::types::TypeConfig;
@@ -43,6 +44,8 @@ type Answer = Result<StreamAppendResult<TypeConfig>, RPCError<TypeConfig>>;
 /// Where the stream can't be opened.
 pub(super) async fn session<S>(
     mut peer: Peer,
+    id: u64,
+    levels: Levels,
     mut input: S,
 ) -> Result<impl Stream<Item = Answer> + Send, RPCError<TypeConfig>>
 where
@@ -52,6 +55,7 @@ where
     // The first request travels with the opening of the stream instead of after it.
     if let Some(first) = input.next().await {
         let mut window = Window::new();
+        let term = first.vote.leader_id.term;
         window.split(first);
         let outgoing = window.open();
         let opening = peer.append_entries(ReceiverStream::new(outgoing));
@@ -61,6 +65,7 @@ where
             input: Some(input),
             window,
             answers: opened.map_err(unreachable)?.into_inner(),
+            introduction: Some(Introduction { id, term, levels }),
         });
     }
     Ok(futures::stream::unfold(session, |session| async {
@@ -77,6 +82,15 @@ struct Session<S> {
     input: Option<S>,
     window: Window,
     answers: Streaming<wire::AppendResponse>,
+    /// `None` once the peer has answered: with its first answer it says what it runs.
+    introduction: Option<Introduction>,
+}
+
+/// Who is to say it, and to the leader of which term.
+struct Introduction {
+    id: u64,
+    term: u64,
+    levels: Levels,
 }
 
 impl<S> Session<S>
@@ -100,9 +114,9 @@ where
             };
             tokio::select! {
                 biased;
-                answer = answer(&mut self.answers, stalls_at) => {
+                response = next(&mut self.answers, stalls_at) => {
                     self.window.answered();
-                    return Some(answer);
+                    return Some(response.and_then(|response| self.heard(response)));
                 }
                 request = request, if takes_more => match request {
                     Some(request) => self.window.split(request),
@@ -111,10 +125,20 @@ where
             }
         }
     }
+
+    fn heard(&mut self, response: wire::AppendResponse) -> Answer {
+        if let Some(Introduction { id, term, levels }) = self.introduction.take() {
+            levels.hear(id, term, response.software.clone());
+        }
+        message::appended_from(response).map_err(unreachable)
+    }
 }
 
 /// The peer's next answer; by then, where one is due.
-async fn answer(answers: &mut Streaming<wire::AppendResponse>, stalls_at: Option<Instant>) -> Answer {
+async fn next(
+    answers: &mut Streaming<wire::AppendResponse>,
+    stalls_at: Option<Instant>,
+) -> Result<wire::AppendResponse, RPCError<TypeConfig>> {
     let next = match stalls_at {
         Some(at) => tokio::time::timeout_at(at.into(), answers.next())
             .await
@@ -122,7 +146,7 @@ async fn answer(answers: &mut Streaming<wire::AppendResponse>, stalls_at: Option
         None => answers.next().await,
     };
     match next {
-        Some(Ok(response)) => message::appended_from(response).map_err(unreachable),
+        Some(Ok(response)) => Ok(response),
         Some(Err(status)) => Err(unreachable(status)),
         None => Err(unreachable_text("the replica ended the stream")),
     }

@@ -9,12 +9,12 @@
 //! after some entry that the log still holds; openraft applies the rest of the log again. One column family: a checkpoint of it is a
 //! single moment. Nothing is synced but tables and checkpoints, for the log is.
 
-use super::codec;
+use super::codec::{self, CodecError};
 use super::durable::OwnedDir;
 use super::error::StoreError;
 use super::rocks::{self, failed};
 use super::types::SnapshotMeta;
-use crate::state::{State, Write};
+use crate::state::{self, Level, State, Write};
 use proto::wire;
 use rocksdb::checkpoint::Checkpoint;
 use rocksdb::{DB, DBRecoveryMode, Direction, IteratorMode, WriteBatch};
@@ -81,8 +81,10 @@ impl Database {
         read_position(&self.db, self.dir.path())
     }
 
-    /// Reads all records.
-    pub(super) fn load(&self) -> Result<State, StoreError> {
+    /// Reads all records, where none is of a level beyond `level`.
+    pub(super) fn load(&self, level: Level) -> Result<State, StoreError> {
+        // First of all: what a newer version has written, this one may not even be able to read.
+        state::level::check_state(level, self.level()?)?;
         let mut stopped = None;
         let mode = IteratorMode::From(&[RECORD], Direction::Forward);
         let records = self
@@ -103,6 +105,25 @@ impl Database {
             source,
         });
         stopped.map_or(state, Err)
+    }
+
+    /// The level of the state, which may be of a newer version.
+    fn level(&self) -> Result<Level, StoreError> {
+        let key = [&[RECORD], state::LEVEL_KEY].concat();
+        let sealed = self.db.get_pinned(&key).map_err(failed("read the state"))?;
+        let Some(sealed) = sealed else {
+            return Ok(Level::FIRST);
+        };
+        let opened = self.open_record(&key, &sealed)?;
+        let record = opened.map(|(_, value)| value).unwrap_or_default();
+        state::level_of(&record).map_err(|source| StoreError::Damaged {
+            what: "the state's level".to_owned(),
+            dir: self.dir.path().to_owned(),
+            source: CodecError::Protobuf {
+                what: "level",
+                source,
+            },
+        })
     }
 
     /// A record as the state knows it; `None` behind the last one.

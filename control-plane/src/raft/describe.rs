@@ -3,6 +3,7 @@
 //! Only a leader knows how far the others are; elsewhere what is not known is 0 and not reachable. Called by
 //! [`super::replica`] and [`super::peer`].
 
+use super::levels::Levels;
 use super::replica::Raft;
 use super::replicated::Replicated;
 use super::types::TypeConfig;
@@ -18,18 +19,25 @@ use std::time::Duration;
 const REACHABLE_WITHIN: Duration = Duration::from_secs(1);
 
 /// What replica `id` knows at present.
-pub(super) fn cluster(id: u64, raft: &Raft, replicated: &Replicated) -> wire::ClusterResponse {
+pub(super) fn cluster(
+    id: u64,
+    raft: &Raft,
+    replicated: &Replicated,
+    levels: &Levels,
+) -> wire::ClusterResponse {
     let state = replicated.read();
     let removed = state.replica_numbers().filter(|number| number.removed);
     let removed = removed.map(|number| number.id).collect();
+    let level = state.level().0;
     drop(state);
     wire::ClusterResponse {
         removed,
-        ..from_metrics(id, &raft.metrics().borrow_watched())
+        level,
+        ..from_metrics(id, &raft.metrics().borrow_watched(), levels)
     }
 }
 
-fn from_metrics(id: u64, metrics: &RaftMetrics<TypeConfig>) -> wire::ClusterResponse {
+fn from_metrics(id: u64, metrics: &RaftMetrics<TypeConfig>, levels: &Levels) -> wire::ClusterResponse {
     let last = metrics.last_log_index.unwrap_or(0);
     let leads = metrics.state == ServerState::Leader;
     let membership = metrics.membership_config.membership();
@@ -56,6 +64,7 @@ fn from_metrics(id: u64, metrics: &RaftMetrics<TypeConfig>) -> wire::ClusterResp
                     0
                 },
                 reachable: other == id || answers(metrics, other),
+                software: levels.of(other, metrics.current_term),
             }
         })
         .collect();
@@ -66,6 +75,8 @@ fn from_metrics(id: u64, metrics: &RaftMetrics<TypeConfig>) -> wire::ClusterResp
         last_applied: metrics.last_applied.map_or(0, |applied| applied.index),
         answered_by: id,
         removed: Vec::new(),
+        level: 0,
+        software: Some(levels.software()),
     }
 }
 

@@ -4,7 +4,7 @@ use super::codec::CodecError;
 use super::durable::FileError;
 use super::group_commit::DiskFailed;
 use super::snapshot::SnapshotError;
-use crate::state::LoadError;
+use crate::state::{LoadError, Newer};
 use std::path::PathBuf;
 
 /// What went wrong in a store. A replica that meets one of these stops.
@@ -41,6 +41,8 @@ pub enum StoreError {
     },
     #[error("{} names no database: `{text}`", path.display())]
     Pointer { path: PathBuf, text: String },
+    #[error(transparent)]
+    Newer(#[from] Newer),
     #[error("start the thread that syncs the log: {0}")]
     Thread(std::io::Error),
     #[error(transparent)]

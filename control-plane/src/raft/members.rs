@@ -6,13 +6,14 @@
 
 use super::describe;
 use super::leadership::Leader;
+use super::levels::Levels;
 use super::link::{Lane, Links};
 use super::propose::{Proposals, ProposeError};
 use super::replica::Raft;
 use super::replicated::Replicated;
 use super::types::{Member, TypeConfig};
 use crate::clock;
-use crate::state;
+use crate::state::{self, Level};
 use openraft::async_runtime::WatchReceiver;
 use openraft::errors::{ChangeMembershipError, ClientWriteError, RaftError};
 use openraft::metrics::RaftMetrics;
@@ -38,6 +39,8 @@ const HEARING: Duration = Duration::from_secs(1);
 const ROUND: Duration = Duration::from_millis(300);
 /// How often somebody who waits is told how far a learner is.
 const TELL_EVERY: Duration = Duration::from_millis(500);
+/// Before another attempt to raise the cluster's level, where one has failed.
+const RAISE_PAUSE: Duration = Duration::from_secs(1);
 /// A removed replica that can't be reached is told this often, and for so long, that it was removed: a short partition
 /// ends meanwhile. After that it finds out at its next start.
 const DISMISS_PAUSE: Duration = Duration::from_secs(2);
@@ -64,6 +67,15 @@ pub enum MemberError {
     NoAnswer { id: u64, url: String, why: String },
     #[error("replica {id} at {url} belongs to another cluster: start it with an empty data folder")]
     Foreign { id: u64, url: String },
+    #[error(
+        "replica {id} at {url} speaks {level} at most, and this cluster is at {cluster}: start a newer version there"
+    )]
+    Level {
+        id: u64,
+        url: String,
+        level: Level,
+        cluster: Level,
+    },
     #[error("replica {0} is no member of this cluster")]
     Unknown(u64),
     #[error("replica {0} is the last voter: without it there is no cluster")]
@@ -115,6 +127,7 @@ pub(super) struct Members {
     links: Links,
     replicated: Arc<Replicated>,
     proposals: Proposals,
+    levels: Levels,
     /// One change at a time.
     changing: Arc<Mutex<()>>,
 }
@@ -127,6 +140,7 @@ impl Members {
         links: Links,
         replicated: Arc<Replicated>,
         proposals: Proposals,
+        levels: Levels,
     ) -> Self {
         Self {
             id,
@@ -135,6 +149,7 @@ impl Members {
             links,
             replicated,
             proposals,
+            levels,
             changing: Arc::default(),
         }
     }
@@ -241,6 +256,44 @@ impl Members {
         Ok(())
     }
 
+    /// Raises the cluster's level whenever all members can apply more, until it is as far as this replica speaks itself.
+    /// Ends when consensus does.
+    pub(super) async fn raise_level(self) {
+        let (mut metrics, mut heard) = (self.raft.metrics(), self.levels.heard());
+        while self.replicated.read().level() < self.levels.own() {
+            match self.raise_once().await {
+                Ok(()) | Err(MemberError::NotLeader { .. }) => {}
+                Err(MemberError::Stopped) => return,
+                Err(error) => {
+                    tracing::warn!("the cluster's format level is not raised: {error}");
+                    tokio::time::sleep(RAISE_PAUSE).await;
+                }
+            }
+            let changed = tokio::select! {
+                changed = metrics.changed() => changed.is_ok(),
+                heard = heard.changed() => heard.is_ok(),
+            };
+            if !changed {
+                return;
+            }
+        }
+    }
+
+    /// No member comes in meanwhile.
+    async fn raise_once(&self) -> Result<(), MemberError> {
+        if self.levels.raised(&self.raft, &self.replicated).is_none() {
+            return Ok(());
+        }
+        let _changing = self.changing.lock().await;
+        let Some(level) = self.levels.raised(&self.raft, &self.replicated) else {
+            return Ok(());
+        };
+        self.command(Op::RaiseLevel(wire::RaiseLevel { level: level.0 }))
+            .await?;
+        tracing::info!("all replicas speak {level}: what it brings can be used from now on");
+        Ok(())
+    }
+
     /// Lets `to` lead, or whoever is best prepared; returns when another one leads, and that one.
     pub(super) async fn transfer(&self, to: u64) -> Result<Leader, MemberError> {
         let members = self.members()?;
@@ -267,7 +320,7 @@ impl Members {
 
     /// The follower that is best prepared to lead; `None` where this replica does not lead, or nobody could.
     pub(super) fn successor(&self) -> Option<u64> {
-        let cluster = describe::cluster(self.id, &self.raft, &self.replicated);
+        let cluster = describe::cluster(self.id, &self.raft, &self.replicated, &self.levels);
         let others = cluster.replicas.into_iter().filter(|r| r.id != self.id);
         let ready = others.filter(|r| cluster.leader_id == self.id && r.voter && r.reachable);
         ready.max_by_key(|r| r.matched_index).map(|r| r.id)
@@ -312,7 +365,7 @@ impl Members {
     }
 
     fn reachable(&self) -> BTreeSet<u64> {
-        let cluster = describe::cluster(self.id, &self.raft, &self.replicated);
+        let cluster = describe::cluster(self.id, &self.raft, &self.replicated, &self.levels);
         let reachable = cluster.replicas.iter().filter(|replica| replica.reachable);
         reachable.map(|replica| replica.id).collect()
     }
@@ -359,6 +412,7 @@ impl Members {
         match self.proposals.propose(command).await {
             Ok(_) => Ok(()),
             Err(ProposeError::NotLeader { leader }) => Err(MemberError::NotLeader { leader }),
+            Err(ProposeError::Stopped) => Err(MemberError::Stopped),
             Err(error) => Err(MemberError::Number(error)),
         }
     }
@@ -401,6 +455,16 @@ impl Members {
             Ok(Err(status)) => return Err(no_answer(identity::join::text(&status))),
             Err(_) => return Err(no_answer(format!("nothing was heard for {PROBE_TIMEOUT:?}"))),
         };
+        let level = Level(cluster.software.as_ref().map_or(0, |software| software.level));
+        let needed = self.replicated.read().level();
+        if level < needed {
+            return Err(MemberError::Level {
+                id,
+                url: member.peer_endpoint.clone(),
+                level,
+                cluster: needed,
+            });
+        }
         let ours = |replica: &wire::Replica| {
             replica.id == self.id && replica.peer_endpoint == self.own.peer_endpoint
         };

@@ -35,7 +35,11 @@ pub(super) fn append_from(request: wire::AppendRequest) -> Result<AppendEntriesR
     })
 }
 
-pub(super) fn appended(result: &StreamAppendResult<TypeConfig>) -> wire::AppendResponse {
+/// `software`: what this replica runs, with the first answer of a stream.
+pub(super) fn appended(
+    result: &StreamAppendResult<TypeConfig>,
+    software: Option<wire::Software>,
+) -> wire::AppendResponse {
     use wire::append_response::Result as Wire;
     let result = match result {
         Ok(matched) => Wire::Matched(wire::Matched {
@@ -44,7 +48,10 @@ pub(super) fn appended(result: &StreamAppendResult<TypeConfig>) -> wire::AppendR
         Err(StreamAppendError::Conflict(at)) => Wire::Conflict(codec::log_id(at)),
         Err(StreamAppendError::HigherVote(higher)) => Wire::HigherVote(codec::vote(higher)),
     };
-    wire::AppendResponse { result: Some(result) }
+    wire::AppendResponse {
+        result: Some(result),
+        software,
+    }
 }
 
 pub(super) fn appended_from(response: wire::AppendResponse) -> Result<StreamAppendResult<TypeConfig>> {

@@ -16,6 +16,7 @@
 //! | `peer` | what it answers to them |
 //! | `append` | one replication session |
 //! | `transfer` | a snapshot on its way out or in |
+//! | `levels` | which format levels the members speak |
 //! | `link` | kept connections |
 //! | `message` | what replicas say to each other, as protobuf |
 //! | `succession` | what follows when the leader's connection breaks off |
@@ -54,6 +55,7 @@ mod identity;
 pub mod incoming;
 mod instruments;
 pub mod leadership;
+mod levels;
 mod link;
 pub mod log_store;
 pub mod members;
@@ -86,6 +88,7 @@ pub use identity::IdentityError;
 pub(crate) use identity::owner as data_owner;
 pub use instruments::Instruments;
 pub use leadership::{Leader, Leadership};
+pub use levels::Behind;
 pub use members::{CatchingUp, MemberError};
 pub use propose::ProposeError;
 pub use read::ReadError;

@@ -4,6 +4,7 @@
 
 use super::append::{self, unreachable};
 use super::codec;
+use super::levels::Levels;
 use super::link::{Lane, Links, Peer};
 use super::message;
 use super::snapshot::SnapshotFiles;
@@ -36,16 +37,18 @@ const BACKOFF: [Duration; 3] = [
 #[derive(Debug, Clone)]
 pub(super) struct Network {
     links: Links,
+    levels: Levels,
 }
 
 impl Network {
-    pub(super) fn new(links: Links) -> Self {
-        Self { links }
+    pub(super) fn new(links: Links, levels: Levels) -> Self {
+        Self { links, levels }
     }
 
     fn client(&self, target: u64, node: &Member, lane: Lane) -> Client {
         Client {
             links: self.links.clone(),
+            levels: self.levels.clone(),
             target,
             member: node.clone(),
             lane,
@@ -74,6 +77,7 @@ impl RaftNetworkFactory<TypeConfig> for Network {
 #[derive(Debug)]
 pub(super) struct Client {
     links: Links,
+    levels: Levels,
     target: u64,
     member: Member,
     lane: Lane,
@@ -113,7 +117,8 @@ impl NetStreamAppend<TypeConfig> for Client {
     {
         // openraft bounds a heartbeat itself; the log has the session's own, far longer, limits.
         Box::pin(async move {
-            let answers = append::session(self.peer(self.lane)?, input).await?;
+            let answers =
+                append::session(self.peer(self.lane)?, self.target, self.levels.clone(), input).await?;
             Ok(answers.boxed())
         })
     }

@@ -5,6 +5,7 @@
 use super::describe;
 use super::dismissal::Dismissal;
 use super::incoming::Inbox;
+use super::levels::Levels;
 use super::link::{CONNECTION_WINDOW, MAX_MESSAGE_BYTES, Recipient, STREAM_WINDOW};
 use super::message;
 use super::read;
@@ -42,6 +43,7 @@ pub(super) struct PeerService {
     pub(super) replicated: Arc<Replicated>,
     pub(super) dismissal: Dismissal,
     pub(super) space: Space,
+    pub(super) levels: Levels,
     /// Replication streams end by themselves when this replica is to stop, and not by their leader.
     pub(super) stopping: CancellationToken,
 }
@@ -105,8 +107,9 @@ impl wire::raft_server::Raft for PeerService {
                 None
             }
         });
-        let answers = self.raft.stream_append(requests).map(|answer| match answer {
-            Ok(result) => Ok(message::appended(&result)),
+        let mut introduction = Some(self.levels.software());
+        let answers = self.raft.stream_append(requests).map(move |answer| match answer {
+            Ok(result) => Ok(message::appended(&result, introduction.take())),
             Err(fatal) => Err(stopped(&fatal)),
         });
         Ok(Response::new(answers.boxed()))
@@ -173,7 +176,7 @@ impl wire::raft_server::Raft for PeerService {
         &self,
         _: Request<wire::ClusterRequest>,
     ) -> Result<Response<wire::ClusterResponse>, Status> {
-        let cluster = describe::cluster(self.id, &self.raft, &self.replicated);
+        let cluster = describe::cluster(self.id, &self.raft, &self.replicated, &self.levels);
         Ok(Response::new(cluster))
     }
 

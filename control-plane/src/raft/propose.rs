@@ -6,12 +6,16 @@
 //! [`super::replica`].
 
 use super::instruments::Instruments;
-use super::leadership::Leader;
+use super::leadership::{Leader, Leadership};
+use super::levels::{Behind, Levels};
 use super::replica::Raft;
+use super::replicated::Replicated;
 use super::space::{NearlyFull, Space};
 use super::types::{Answers, Proposal, TypeConfig};
 use crate::clock;
+use crate::state::{Level, level};
 use futures::stream::{FuturesUnordered, StreamExt};
+use openraft::async_runtime::WatchReceiver;
 use openraft::errors::{ClientWriteError, ForwardToLeader};
 use openraft::impls::ProgressResponder;
 use openraft::raft::ClientWriteResult;
@@ -60,6 +64,9 @@ pub enum ProposeError {
     /// It was not taken and has no effect.
     #[error(transparent)]
     NearlyFull(#[from] NearlyFull),
+    /// It was not taken and has no effect: not all members could apply it.
+    #[error("{}", not_yet(*.needed, .behind))]
+    Level { needed: Level, behind: Vec<Behind> },
     /// The replica shuts down or cannot go on. The command may have taken effect or not.
     #[error("this replica has stopped")]
     Stopped,
@@ -70,6 +77,19 @@ fn not_leader(leader: Option<&Leader>) -> String {
         Some(leader) => format!("replica {} at {} leads", leader.id, leader.endpoint),
         None => "no leader is known at present".to_owned(),
     }
+}
+
+fn not_yet(needed: Level, behind: &[Behind]) -> String {
+    if behind.is_empty() {
+        return format!(
+            "this needs the cluster to be at {needed}, which it is raised to now: try again in a moment"
+        );
+    }
+    let behind: Vec<String> = behind.iter().map(ToString::to_string).collect();
+    format!(
+        "this needs all replicas to be at {needed} or later: {}",
+        behind.join("; ")
+    )
 }
 
 type Answered = Result<wire::Answer, ProposeError>;
@@ -83,25 +103,53 @@ struct Waiting {
     share: OwnedSemaphorePermit,
 }
 
+/// What must hold before a command is taken.
+#[derive(Debug, Clone)]
+pub(super) struct Gate {
+    pub(super) raft: Raft,
+    pub(super) replicated: Arc<Replicated>,
+    pub(super) levels: Levels,
+    pub(super) space: Space,
+}
+
+impl Gate {
+    fn admit(&self, command: &wire::Command) -> Result<(), ProposeError> {
+        self.space.admit(command)?;
+        let cluster = self.replicated.read().level();
+        let Err(needed) = level::admit(cluster, command) else {
+            return Ok(());
+        };
+        // Only a leader that has applied all from before its term knows how far the cluster is.
+        let leadership = Leadership::of(&self.raft.metrics().borrow_watched());
+        if !leadership.is_self {
+            return Err(ProposeError::NotLeader {
+                leader: leadership.leader,
+            });
+        }
+        let behind = self.levels.behind(&self.raft, needed);
+        Err(ProposeError::Level { needed, behind })
+    }
+}
+
 /// The way into the log. Clones share the queue.
 #[derive(Debug, Clone)]
 pub(super) struct Proposals {
     queue: mpsc::Sender<Waiting>,
     bytes: Arc<Semaphore>,
     instruments: Instruments,
-    space: Space,
+    gate: Gate,
 }
 
 impl Proposals {
     /// Starts the task that batches; it ends with the last clone, or with consensus.
-    pub(super) fn start(raft: Raft, instruments: Instruments, space: Space) -> Self {
+    pub(super) fn start(gate: Gate, instruments: Instruments) -> Self {
         let (queue, waiting) = mpsc::channel(MAX_WAITING);
-        tokio::spawn(run(raft, waiting, instruments.batch.clone()));
+        tokio::spawn(run(gate.raft.clone(), waiting, instruments.batch.clone()));
         Self {
             queue,
             bytes: Arc::new(Semaphore::new(MAX_WAITING_BYTES)),
             instruments,
-            space,
+            gate,
         }
     }
 
@@ -127,6 +175,7 @@ impl Proposals {
                 | ProposeError::Overloaded { .. }
                 | ProposeError::TooLarge { .. }
                 | ProposeError::NearlyFull(_)
+                | ProposeError::Level { .. }
                 | ProposeError::Stopped,
             ) => "failed",
         };
@@ -143,7 +192,7 @@ impl Proposals {
             let limit = MAX_COMMAND_BYTES;
             return Err(ProposeError::TooLarge { bytes, limit });
         }
-        self.space.admit(&command)?;
+        self.gate.admit(&command)?;
         let share = u32::try_from(bytes).unwrap_or(u32::MAX);
         let share = self.bytes.clone().try_acquire_many_owned(share);
         let share = share.map_err(|_| self.overloaded())?;

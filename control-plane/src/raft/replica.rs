@@ -9,12 +9,13 @@ use super::formation::{self, InitError};
 use super::identity::{self, IdentityError};
 use super::instruments::Instruments;
 use super::leadership::{self, Leader, Leadership};
+use super::levels::Levels;
 use super::link::{Lane, Links};
 use super::log_store::LogStore;
 use super::members::{self, CatchingUp, MemberError, Members};
 use super::network::Network;
 use super::peer::{self, PeerService};
-use super::propose::{Proposals, ProposeError};
+use super::propose::{Gate, Proposals, ProposeError};
 use super::read::{ReadError, Reads};
 use super::replicated::Replicated;
 use super::snapshot::SnapshotFiles;
@@ -98,6 +99,7 @@ struct Inner {
     links: Links,
     members: Members,
     dismissal: Dismissal,
+    levels: Levels,
     replicated: Arc<Replicated>,
     proposals: Proposals,
     reads: Reads,
@@ -143,10 +145,11 @@ impl Replica {
         identity::claim(&config.data_dir, id)?;
         let tuning = Arc::new(tuning::config()?);
         let space = Space::open(id, &config.data_dir, config.min_free_disk);
-        let dir = config.data_dir.clone();
+        let levels = Levels::new(id, config.level);
+        let (dir, level) = (config.data_dir.clone(), config.level);
         let opening = move || {
             let log = LogStore::open(&dir)?;
-            let state = StateStore::open(&dir, log.progress())?;
+            let state = StateStore::open(&dir, log.progress(), level)?;
             Ok::<_, StoreError>((log, state))
         };
         let (log, state) = match tokio::task::spawn_blocking(opening).await {
@@ -157,7 +160,14 @@ impl Replica {
         let (replicated, inbox) = (state.replicated(), state.inbox());
         let growth = log.growth();
         let links = Links::new(security.dialer());
-        let raft = Raft::new(id, tuning, Network::new(links.clone()), log, state).await?;
+        let raft = Raft::new(
+            id,
+            tuning,
+            Network::new(links.clone(), levels.clone()),
+            log,
+            state,
+        )
+        .await?;
         let compacting = compaction::run(raft.clone(), growth.clone(), compaction::Bounds::DEFAULT);
         tokio::spawn(compacting);
         let dismissal = Dismissal::of(&config.data_dir);
@@ -170,13 +180,20 @@ impl Replica {
             replicated: replicated.clone(),
             dismissal: dismissal.clone(),
             space: space.clone(),
+            levels: levels.clone(),
             stopping: CancellationToken::new(),
         };
         let own = Member {
             peer_endpoint: config.advertise_peer.clone(),
             endpoint: config.advertise.clone(),
         };
-        let proposals = Proposals::start(raft.clone(), instruments, space);
+        let gate = Gate {
+            raft: raft.clone(),
+            replicated: replicated.clone(),
+            levels: levels.clone(),
+            space,
+        };
+        let proposals = Proposals::start(gate, instruments);
         let changes = Members::new(
             id,
             own.clone(),
@@ -184,12 +201,15 @@ impl Replica {
             links.clone(),
             replicated.clone(),
             proposals.clone(),
+            levels.clone(),
         );
+        tokio::spawn(changes.clone().raise_level());
         let replica = Self(Arc::new(Inner {
             id,
             own,
             members: changes,
             dismissal,
+            levels,
             proposals,
             reads: Reads::start(id, raft.clone(), links.clone(), replicated.clone()),
             leadership: leadership::watch(&raft),
@@ -284,7 +304,7 @@ impl Replica {
     /// The cluster as this replica knows it. How far others are, and whether they answer, only the leader knows.
     #[must_use]
     pub fn cluster(&self) -> wire::ClusterResponse {
-        describe::cluster(self.0.id, &self.0.raft, &self.0.replicated)
+        describe::cluster(self.0.id, &self.0.raft, &self.0.replicated, &self.0.levels)
     }
 
     /// The cluster as the leader knows it; as this replica does where no leader answers in time.

@@ -14,7 +14,7 @@ use super::snapshot::{Snapshot, SnapshotError};
 use super::stored::Stored;
 use super::types::{LeaderId, LogId, Member, Membership, SnapshotMeta, StoredMembership, Vote};
 use crate::clock;
-use crate::state::Beginning;
+use crate::state::{Beginning, Level};
 use openraft::errors::MembershipError;
 use proto::backup::{BackupError, Course, HEAD_BYTES, Head, MARK};
 use proto::wire::{self, backup_part::Part};
@@ -93,7 +93,7 @@ pub fn restore(
 }
 
 fn make(path: &Path, dir: &Path, id: Option<u64>, own: (String, String)) -> Result<Restored, RestoreError> {
-    let (stored, _) = Stored::open(dir)?;
+    let (stored, _) = Stored::open(dir, Level::NEWEST)?;
     let (start, snapshot) = receive(path, &stored)?;
     let old = &snapshot.meta;
     let members: Vec<u64> = old

@@ -15,6 +15,7 @@ use super::replicated::Replicated;
 use super::snapshot::{Snapshot, SnapshotFiles};
 use super::stored::{Stored, index};
 use super::types::{Answers, LogId, Payload, Proposal, SnapshotMeta, StoredMembership, TypeConfig};
+use crate::state::{Level, level};
 use futures::{Stream, TryStreamExt};
 use openraft::storage::{ApplyResponder, EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
 use std::collections::VecDeque;
@@ -33,6 +34,8 @@ pub struct StateStore {
     stored: Arc<Stored>,
     position: SnapshotMeta,
     log: SyncProgress,
+    /// What this version can apply.
+    level: Level,
     /// Applied and shown, and not written yet: the log's own sync of it is under way. The oldest first; at most
     /// what the log has in flight.
     unwritten: VecDeque<Unwritten>,
@@ -55,14 +58,15 @@ pub struct SnapshotBuilder {
 
 impl StateStore {
     /// Opens the state below `data_dir` and loads it, or begins an empty one. It is written behind `log`, never
-    /// before.
-    pub fn open(data_dir: &Path, log: SyncProgress) -> Result<Self, StoreError> {
-        let (stored, position) = Stored::open(data_dir)?;
+    /// before. What goes beyond `level` is neither loaded nor applied.
+    pub fn open(data_dir: &Path, log: SyncProgress, level: Level) -> Result<Self, StoreError> {
+        let (stored, position) = Stored::open(data_dir, level)?;
         let stored = Arc::new(stored);
         Ok(Self {
             stored,
             position,
             log,
+            level,
             unwritten: VecDeque::new(),
         })
     }
@@ -85,7 +89,10 @@ impl StateStore {
     }
 
     /// Applies an entry to the state in memory; its answers. The writes are added to the run.
-    fn apply_entry(&mut self, log_id: LogId, payload: Payload, run: &mut Run) -> Answers {
+    fn apply_entry(&mut self, log_id: LogId, payload: Payload, run: &mut Run) -> Result<Answers, StoreError> {
+        if let Payload::Normal(Proposal(batch)) = &payload {
+            level::check_batch(self.level, log_id.index, batch)?;
+        }
         let replicated = self.stored.replicated();
         self.position.last_log_id = Some(log_id);
         match payload {
@@ -97,10 +104,10 @@ impl StateStore {
             Payload::Normal(Proposal(batch)) => {
                 let applied = replicated.apply(log_id.leader_id.term, log_id.index, batch);
                 run.add(applied.writes);
-                return Answers(applied.answers);
+                return Ok(Answers(applied.answers));
             }
         }
-        Answers::default()
+        Ok(Answers::default())
     }
 
     /// Ends a run: tells who waits for an index and for answers. A quorum's logs hold what is answered; the
@@ -153,7 +160,7 @@ impl RaftStateMachine<TypeConfig> for StateStore {
     {
         let (mut run, mut answers, mut pending) = (Run::default(), Vec::new(), 0);
         while let Some((entry, responder)) = entries.try_next().await? {
-            let answer = self.apply_entry(entry.log_id, entry.payload, &mut run);
+            let answer = self.apply_entry(entry.log_id, entry.payload, &mut run)?;
             answers.extend(responder.map(|responder| (responder, answer)));
             pending += 1;
             if pending >= RUN_ENTRIES || run.size() >= RUN_BYTES {

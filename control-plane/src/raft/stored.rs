@@ -13,7 +13,7 @@ use super::replicated::Replicated;
 use super::snapshot::{self, SnapshotFiles};
 use super::state_dir::StateDir;
 use super::types::SnapshotMeta;
-use crate::state::{State, Write};
+use crate::state::{Level, State, Write};
 use proto::wire;
 use std::fs;
 use std::io;
@@ -26,6 +26,8 @@ pub(super) struct Stored {
     inbox: Inbox,
     replicated: Arc<Replicated>,
     current: Mutex<Current>,
+    /// What this version can apply.
+    level: Level,
 }
 
 #[derive(Debug)]
@@ -49,7 +51,7 @@ pub(super) fn index(position: &SnapshotMeta) -> u64 {
 
 impl Stored {
     /// Opens and loads what is there, or begins an empty state. How far it goes comes with it.
-    pub(super) fn open(data_dir: &Path) -> Result<(Self, SnapshotMeta), StoreError> {
+    pub(super) fn open(data_dir: &Path, level: Level) -> Result<(Self, SnapshotMeta), StoreError> {
         let dir = StateDir::open(data_dir.join("state"))?;
         let inbox = dir.inbox()?;
         let snapshot = dir.newest_snapshot()?;
@@ -63,7 +65,7 @@ impl Stored {
             }
         };
         let position = database.position()?;
-        let replicated = Replicated::new(database.load()?, index(&position));
+        let replicated = Replicated::new(database.load(level)?, index(&position));
         let current = Mutex::new(Current {
             database: Arc::new(database),
             snapshot,
@@ -73,6 +75,7 @@ impl Stored {
             inbox,
             replicated: Arc::new(replicated),
             current,
+            level,
         };
         Ok((stored, position))
     }
@@ -260,7 +263,7 @@ impl Stored {
                 promised: format!("{promised}"),
             });
         }
-        let state = database.load()?;
+        let state = database.load(self.level)?;
         Ok(Prepared {
             number,
             database,

@@ -1,5 +1,6 @@
 //! What can be asked of the state, converted from the log's form and checked.
 
+use super::level::Level;
 use super::placement::Placement;
 use super::replica::Claim;
 use super::token::Token;
@@ -83,6 +84,8 @@ pub enum Command {
     ClaimReplica(Claim),
     /// By the leader, before a replica is removed.
     RetireReplica { id: u64 },
+    /// By the leader, once all members can apply commands of this level.
+    RaiseLevel(Level),
 }
 
 /// What an agent observes of one sandbox.
@@ -183,6 +186,7 @@ impl TryFrom<wire::Command> for Command {
                 highest_member: claim.highest_member,
             }),
             Op::RetireReplica(retire) => Self::RetireReplica { id: retire.id },
+            Op::RaiseLevel(raise) => Self::RaiseLevel(Level(raise.level)),
         })
     }
 }

@@ -11,6 +11,7 @@
 //! | `placement` | whether a placement holds, asked by `apply` and by the scheduler alike |
 //! | `resting` | host ports that were given back a short while ago |
 //! | `token` | who may speak to the cluster: tokens, made, used up, revoked |
+//! | `level` | which versions can apply which commands |
 //! | `replica` | the numbers of replicas that were given out, or are out of use for ever |
 //! | `requests` | answers kept by request id, so that a retry takes effect once |
 //! | `restored` | what a state becomes that is taken from a backup |
@@ -24,6 +25,7 @@ mod drain;
 mod events;
 mod external;
 mod invariants;
+pub(crate) mod level;
 mod node;
 pub mod placement;
 mod replica;
@@ -36,6 +38,7 @@ mod token;
 mod transaction;
 
 pub use command::Command;
+pub use level::{Level, Newer};
 pub(crate) use replica::removed_text;
 pub use replica::{Claim, MAX_NUMBERS, ReplicaNumber};
 pub use requests::{MAX_ANSWERS, REMEMBERED};
@@ -43,6 +46,7 @@ pub use resting::{HostPort, PORT_REST};
 pub use restored::Beginning;
 pub use sandbox::expires_at;
 pub use stored::LoadError;
+pub(crate) use stored::{LEVEL_KEY, level_of};
 pub use token::{MAX_TOKENS, Token};
 
 use proto::id::{ExternalId, NodeId, SandboxId, Uid};
@@ -88,6 +92,8 @@ pub struct State {
     replicas: BTreeMap<u64, ReplicaNumber>,
     /// There was a token once: the cluster's first one is not made again.
     had_tokens: bool,
+    /// Of all commands so far.
+    level: Level,
 }
 
 /// What a node holds, also one that is not registered.
@@ -388,6 +394,12 @@ impl State {
         self.had_tokens
     }
 
+    /// What a replica must be able to apply to be a member.
+    #[must_use]
+    pub fn level(&self) -> Level {
+        self.level
+    }
+
     /// What is known of a replica's number; `None`: it was never given out, though a member may have it from the
     /// cluster's beginning.
     #[must_use]
@@ -472,6 +484,7 @@ fn apply(to: &mut Transaction<'_>, command: Command) -> Result<Response, Rejecti
         Command::NoteTokenUses(uses) => Ok(token::note_uses(to, uses)),
         Command::ClaimReplica(claim) => replica::claim(to, claim),
         Command::RetireReplica { id } => replica::retire(to, id),
+        Command::RaiseLevel(level) => Ok(level::raise(to, level)),
     }
 }
 

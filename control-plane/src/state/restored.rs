@@ -58,6 +58,7 @@ impl State {
             last_uid: self.last_uid.max(beginning.last_uid),
             policy: self.policy,
             had_tokens: self.had_tokens,
+            level: self.level,
             ..State::default()
         };
         writes.push(stored::meta(&meta));

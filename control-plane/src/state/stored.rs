@@ -1,6 +1,7 @@
 //! Keys and values of the state on disk and in snapshots. A key is one byte for the kind and the object's
 //! name; a value is protobuf. What was written once is read for ever: see the golden files.
 
+use super::level::Level;
 use super::replica::ReplicaNumber;
 use super::token::Token;
 use super::{Change, HostPort, State, Write};
@@ -67,11 +68,20 @@ pub(super) fn meta(state: &State) -> Write {
         last_uid: state.last_uid,
         policy: (state.policy != Policy::default()).then(|| state.policy.into()),
         had_tokens: state.had_tokens,
+        level: state.level.0,
     };
     Write {
         key: vec![META],
         value: Some(meta.encode_to_vec()),
     }
+}
+
+/// Under this key is what [`level_of`] reads.
+pub(crate) const LEVEL_KEY: &[u8] = &[META];
+
+/// The level of the state whose record this is, which may be of a newer version.
+pub(crate) fn level_of(record: &[u8]) -> Result<Level, prost::DecodeError> {
+    Ok(Level(wire::StateMeta::decode(record)?.level))
 }
 
 pub(super) fn request(request_id: &str, at: Timestamp, answer: &wire::Answer) -> Write {
@@ -213,6 +223,7 @@ fn load_record(state: &mut State, key: &[u8], value: &[u8]) -> Result<Vec<u8>, L
             state.last_uid = meta.last_uid;
             state.policy = meta.policy.unwrap_or_default().into();
             state.had_tokens = meta.had_tokens;
+            state.level = Level(meta.level);
             vec![META]
         }
         Some(&SANDBOX) => {

@@ -1,6 +1,7 @@
 //! The one door: objects change here and nowhere else, and the indexes with them.
 
 use super::events;
+use super::level::Level;
 use super::placement;
 use super::replica::ReplicaNumber;
 use super::token::Token;
@@ -54,6 +55,11 @@ impl<'a> Transaction<'a> {
     /// Written with what else the state knows beside its objects.
     pub(super) fn put_policy(&mut self, policy: Policy) {
         self.state.policy = policy;
+    }
+
+    /// Written with what else the state knows beside its objects.
+    pub(super) fn put_level(&mut self, level: Level) {
+        self.state.level = level;
     }
 
     /// Creates it, or takes the place of what has its uid.

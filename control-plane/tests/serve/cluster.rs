@@ -5,6 +5,7 @@ use control_plane::admission::Limits;
 use control_plane::config::{Config, Peer, Timings, TlsFiles};
 use control_plane::schedule::Policy;
 use control_plane::serve::{self, ServeError};
+use control_plane::state::Level;
 use identity::credentials::Credentials;
 use identity::dial::Dialer;
 use identity::folder;
@@ -124,6 +125,7 @@ impl Cluster {
                 timings,
                 scheduling: Policy::Spread,
                 limits,
+                level: Level::NEWEST,
             };
             let stop = CancellationToken::new();
             let stopped = stop.clone();
@@ -176,6 +178,7 @@ impl Cluster {
             timings: Timings::default(),
             scheduling: Policy::Spread,
             limits: Limits::default(),
+            level: Level::NEWEST,
         };
         let stop = CancellationToken::new();
         let stopped = stop.clone();

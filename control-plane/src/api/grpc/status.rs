@@ -133,6 +133,7 @@ fn member_code(error: &MemberError) -> Code {
         | MemberError::Address { .. }
         | MemberError::NoAnswer { .. }
         | MemberError::Foreign { .. }
+        | MemberError::Level { .. }
         | MemberError::Last(_)
         | MemberError::NoQuorum { .. }
         | MemberError::NoSuccessor
@@ -155,7 +156,9 @@ fn propose_code(error: &ProposeError) -> Code {
         ProposeError::Overloaded { .. } => Code::ResourceExhausted,
         ProposeError::TooLarge { .. } => Code::InvalidArgument,
         // Clients tell it at once instead of trying again: somebody must do something about it.
-        ProposeError::Rejected(_) | ProposeError::NearlyFull(_) => Code::FailedPrecondition,
+        ProposeError::Rejected(_) | ProposeError::NearlyFull(_) | ProposeError::Level { .. } => {
+            Code::FailedPrecondition
+        }
     }
 }
 

@@ -90,6 +90,7 @@ pub(super) fn status(fault: &Fault) -> StatusCode {
             ProposeError::NotLeader { .. }
             | ProposeError::Unknown { .. }
             | ProposeError::NearlyFull(_)
+            | ProposeError::Level { .. }
             | ProposeError::Stopped => StatusCode::SERVICE_UNAVAILABLE,
         },
         Fault::Init(_) | Fault::Member(_) | Fault::NotPlaced(_) | Fault::IsOver { .. } => {

@@ -29,7 +29,7 @@ async fn writer() {
         return;
     };
     let mut log = LogStore::open(&dir).expect("opened");
-    let mut state = StateStore::open(&dir, log.progress()).expect("opened");
+    let mut state = StateStore::open(&dir, log.progress(), Level::NEWEST).expect("opened");
     let last = log.get_log_state().await.expect("a state").last_log_id;
     let mut next = last.map_or(1, |id| id.index + 1);
     log.save_vote(&Vote::new_committed(next, 1)).await.expect("saved");
@@ -152,7 +152,7 @@ async fn what_was_acknowledged_survives_kill_9() {
         let vote = reader.read_vote().await.expect("readable").expect("a vote");
         assert!(vote.leader_id.term <= last + 1, "round {round}: {vote}");
 
-        let mut state = StateStore::open(dir.path(), log.progress()).expect("opened");
+        let mut state = StateStore::open(dir.path(), log.progress(), Level::NEWEST).expect("opened");
         let applied = state.applied_state().await.expect("a position").0;
         let applied = applied.map_or(0, |id| id.index);
         // At most what was in flight is missing, and the log never ends before the state.

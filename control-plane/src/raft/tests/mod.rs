@@ -3,6 +3,7 @@
 mod commit;
 mod crash;
 mod golden;
+mod levels;
 mod log;
 mod snapshots;
 mod state;
@@ -11,7 +12,7 @@ mod upgrade;
 
 use super::log_store::LogStore;
 use super::types::{Entry, LeaderId, LogId, Member, Membership, Payload, Proposal, TypeConfig};
-use crate::state::State;
+use crate::state::{Level, State};
 use openraft::storage::{IOFlushed, RaftLogReader, RaftLogStorage, RaftStateMachine};
 use openraft::type_config::TypeConfigExt;
 use proto::wire;

@@ -13,7 +13,7 @@ const PIECE: usize = 1_000;
 type Snapshot = super::super::snapshot::Snapshot;
 
 fn open(dir: &TempDir) -> StateStore {
-    StateStore::open(dir.path(), SyncProgress::default()).expect("opened")
+    StateStore::open(dir.path(), SyncProgress::default(), Level::NEWEST).expect("opened")
 }
 
 async fn build(store: &mut StateStore) -> Snapshot {

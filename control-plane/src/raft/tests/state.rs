@@ -8,7 +8,7 @@ use openraft::StoredMembership;
 use tempfile::{TempDir, tempdir};
 
 fn open(dir: &TempDir) -> StateStore {
-    StateStore::open(dir.path(), SyncProgress::default()).expect("opened")
+    StateStore::open(dir.path(), SyncProgress::default(), Level::NEWEST).expect("opened")
 }
 
 /// The folder of the only database.
@@ -72,7 +72,7 @@ async fn a_torn_end_leaves_the_state_after_some_entry() {
 async fn what_the_log_may_still_lose_is_shown_and_not_written() {
     let dir = tempdir().expect("a folder");
     let log = SyncProgress::default();
-    let mut store = StateStore::open(dir.path(), log.clone()).expect("opened");
+    let mut store = StateStore::open(dir.path(), log.clone(), Level::NEWEST).expect("opened");
     let all = changes(1, 3);
     for entry in all.clone() {
         log.count_written();
@@ -98,7 +98,7 @@ async fn damage_is_named() {
         let dir = tempdir().expect("a folder");
         apply(&mut open(&dir), changes(1, 3)).await;
         flip_stored_byte(&database(dir.path()), "default", key);
-        let error = StateStore::open(dir.path(), SyncProgress::default())
+        let error = StateStore::open(dir.path(), SyncProgress::default(), Level::NEWEST)
             .map(|_| ())
             .expect_err("refused");
         let error = error.to_string();
@@ -112,7 +112,7 @@ async fn a_lost_database_is_not_taken_for_an_empty_one() {
     let dir = tempdir().expect("a folder");
     apply(&mut open(&dir), changes(1, 3)).await;
     fs::remove_dir_all(database(dir.path())).expect("removed");
-    let error = StateStore::open(dir.path(), SyncProgress::default())
+    let error = StateStore::open(dir.path(), SyncProgress::default(), Level::NEWEST)
         .map(|_| ())
         .expect_err("refused");
     assert!(error.to_string().contains("db-1"), "{error}");

@@ -3,6 +3,7 @@
 use crate::raft::log_store::LogStore;
 use crate::raft::state_store::StateStore;
 use crate::raft::types::TypeConfig;
+use crate::state::Level;
 use openraft::StorageError;
 use openraft::testing::log::{StoreBuilder, Suite};
 use openraft::type_config::TypeConfigExt;
@@ -15,7 +16,7 @@ impl StoreBuilder<TypeConfig, LogStore, StateStore, TempDir> for OnDisk {
         let failed = |e| StorageError::read(TypeConfig::err_from_error(&e));
         let dir = TempDir::new().expect("a folder");
         let log = LogStore::open(dir.path()).map_err(failed)?;
-        let state = StateStore::open(dir.path(), log.progress()).map_err(failed)?;
+        let state = StateStore::open(dir.path(), log.progress(), Level::NEWEST).map_err(failed)?;
         Ok((dir, log, state))
     }
 }

@@ -3,6 +3,7 @@
 
 mod events;
 mod externals;
+mod levels;
 mod nodes;
 mod policy;
 mod ports;
@@ -65,8 +66,10 @@ impl World {
             commands,
         };
         let asked = batch.commands.len();
+        let level = self.state.level();
         let applied = self.state.apply_batch(self.index, batch);
         assert_eq!(applied.answers.len(), asked);
+        assert!(self.state.level() >= level, "a level is never lowered");
         for write in applied.writes {
             match write.value {
                 Some(value) => self.stored.insert(write.key, value),

@@ -1,5 +1,6 @@
 //! Random commands against the invariants. The seed is printed with a failure; `SBX_SEED` runs one again.
 
+use super::levels::raise;
 use super::nodes::{end_drain, schedule};
 use super::*;
 use crate::schedule::{Policy, View, plan};
@@ -74,7 +75,7 @@ fn any(random: &mut StdRng, world: &World) -> Op {
         .all_sandboxes()
         .nth(random.random_range(0..12))
         .cloned();
-    match random.random_range(0..17) {
+    match random.random_range(0..18) {
         0 | 1 => sandbox(
             &id,
             ["", "ttl_seconds: 5", "on_node_loss: reschedule"][random.random_range(0..3)],
@@ -110,6 +111,7 @@ fn any(random: &mut StdRng, world: &World) -> Op {
             Some(random.random_range(0..4_000)),
         ),
         12 => end_drain(&name),
+        13 => raise(random.random_range(0..=Level::NEWEST.0)),
         _ => match sandbox_there {
             None => register(&name),
             Some(sandbox) => {

@@ -4,6 +4,7 @@ use super::super::{Raft, Replica, StartError};
 use crate::config::{Config, Peer, Timings};
 use crate::raft::{Leadership, ProposeError, StoreError};
 use crate::security::Security;
+use crate::state::Level;
 use proto::wire;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -100,6 +101,7 @@ impl Cluster {
             timings: Timings::default(),
             scheduling: crate::schedule::Policy::Spread,
             limits: crate::admission::Limits::default(),
+            level: crate::state::Level::NEWEST,
         };
         let cluster = Self {
             configs: peers.iter().zip(&listeners).map(config).collect(),
@@ -112,7 +114,13 @@ impl Cluster {
 
     /// All members started, in parallel as on machines of their own.
     pub(super) async fn of(size: u64) -> Self {
+        Self::at(size, Level::NEWEST).await
+    }
+
+    /// Of a version that speaks this level at most.
+    pub(super) async fn at(size: u64, level: Level) -> Self {
         let (mut cluster, listeners) = Self::planned(size).await;
+        cluster.configs.iter_mut().for_each(|config| config.level = level);
         let starting = cluster.configs.clone().into_iter().zip(listeners);
         let starting = starting.map(|(config, listener)| Running::start(config, listener));
         for (slot, started) in cluster

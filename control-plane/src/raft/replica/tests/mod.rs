@@ -5,6 +5,7 @@ mod compaction;
 mod failover;
 mod formation;
 mod lag;
+mod levels;
 mod load;
 mod members;
 
