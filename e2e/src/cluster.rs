@@ -14,6 +14,7 @@ const LOG_TAIL: usize = 40;
 pub struct Cluster {
     dir: tempfile::TempDir,
     server: Option<String>,
+    level: Option<u32>,
 }
 
 /// What a command did.
@@ -61,12 +62,25 @@ impl Cluster {
     /// Where it does not come up.
     #[track_caller]
     pub fn up(agents: u8, more: &[&str]) -> Self {
+        Self::of_version(None, agents, more)
+    }
+
+    /// Of replicas that are the last version that spoke this format level.
+    ///
+    /// # Panics
+    /// Where it does not come up.
+    #[track_caller]
+    pub fn of_version(level: Option<u32>, agents: u8, more: &[&str]) -> Self {
         assert!(
             nix::unistd::geteuid().is_root(),
             "these tests make namespaces and run containers: run them as root"
         );
         let dir = tempfile::tempdir().expect("a folder");
-        let cluster = Self { dir, server: None };
+        let cluster = Self {
+            dir,
+            server: None,
+            level,
+        };
         let mirror = format!("docker.io=http://{{host}}:{}", registry::port());
         let agents = agents.to_string();
         let mut args = vec!["dev", "up", "--agents", &agents, "--mirror", &mirror];
@@ -94,6 +108,9 @@ impl Cluster {
             .env_remove("SBX_CONTEXT");
         if let Some(server) = &self.server {
             command.env("SBX_SERVER", server);
+        }
+        if let Some(level) = self.level {
+            command.env("SANDBOXD_TEST_LEVEL", level.to_string());
         }
         command
     }
@@ -215,6 +232,11 @@ impl Cluster {
     /// From now on, commands speak to the whole cluster.
     pub fn speak_to_all(&mut self) {
         self.server = None;
+    }
+
+    /// Replicas that are started from now on are the last version that spoke this format level; `None`: the present one.
+    pub fn start_version(&mut self, level: Option<u32>) {
+        self.level = level;
     }
 
     /// Waits for a state as `sbxctl wait` does.

@@ -33,6 +33,9 @@ pub enum ClusterCommand {
     },
     /// Write all that the cluster knows into a file, of which `sbxorch restore` makes a new cluster.
     Backup(ClusterBackupArgs),
+    /// Compare what the replicas hold, all of it, each at the same entry of the log. Fails where one differs, or does not
+    /// answer.
+    Check,
     /// Let another replica lead, as before the leader's machine is switched off.
     TransferLeader {
         /// The replica that shall lead; by default the one that is best prepared.

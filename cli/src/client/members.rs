@@ -2,7 +2,7 @@
 
 use super::fault::{Verdict, judge, text};
 use super::retry::{Patience, Route};
-use super::{Client, ClientError, Endpoint};
+use super::{Client, ClientError, Endpoint, request_id};
 use proto::wire::cluster_client::ClusterClient;
 use proto::wire::{self, replica_progress::Stage};
 use tonic::Streaming;
@@ -73,6 +73,34 @@ impl Client {
         )
         .await
         .map(|_: wire::RemoveReplicaResponse| ())
+    }
+
+    /// What each replica holds, at one entry of the log; in their order.
+    ///
+    /// # Errors
+    /// [`ClientError`], also where the leader is lost meanwhile.
+    pub async fn check_replicas(&self) -> Result<Vec<wire::CheckedReplica>, ClientError> {
+        let act = "check the replicas";
+        let request_id = request_id();
+        let mut answers: Streaming<wire::CheckedReplica> = self
+            .ask(act, Route::Leader, |service| {
+                let request_id = request_id.clone();
+                async move {
+                    let request = wire::CheckRequest { request_id };
+                    ClusterClient::new(service).check(request).await
+                }
+            })
+            .await?;
+        let mut replicas = Vec::new();
+        while let Some(replica) = answers
+            .message()
+            .await
+            .map_err(|status| ClientError::refused(act, &status))?
+        {
+            replicas.push(replica);
+        }
+        replicas.sort_by_key(|replica| replica.id);
+        Ok(replicas)
     }
 
     /// Lets another replica lead; the one that does then.

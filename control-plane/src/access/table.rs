@@ -51,11 +51,13 @@ const METHODS: &[(&str, Rule)] = &[
     ("/sandboxd.v1.Raft/ReadIndex", Replica),
     ("/sandboxd.v1.Raft/DescribeCluster", Replica),
     ("/sandboxd.v1.Raft/Dismiss", Replica),
+    ("/sandboxd.v1.Raft/StateSum", Replica),
     ("/sandboxd.v1.Cluster/AddReplica", AtLeast(Admin)),
     ("/sandboxd.v1.Cluster/PromoteReplica", AtLeast(Admin)),
     ("/sandboxd.v1.Cluster/RemoveReplica", AtLeast(Admin)),
     ("/sandboxd.v1.Cluster/TransferLeadership", AtLeast(Admin)),
     ("/sandboxd.v1.Cluster/Backup", AtLeast(Admin)),
+    ("/sandboxd.v1.Cluster/Check", AtLeast(Admin)),
     ("/grpc.health.v1.Health/Check", Open),
     ("/grpc.health.v1.Health/Watch", Open),
     (

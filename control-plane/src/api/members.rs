@@ -1,8 +1,10 @@
 //! Who makes up the control plane: checked by the leader's `raft::members`, told to the audit here.
 
+use super::write::check_request_id;
 use super::{Api, Fault};
 use crate::access::{Caller, audit};
-use crate::raft::{Leader, MemberError};
+use crate::raft::{Leader, MemberError, Summed};
+use futures::stream::{Stream, StreamExt};
 use proto::wire;
 use tokio::sync::mpsc;
 
@@ -82,6 +84,37 @@ impl Api {
         let removed = self.replica.remove_member(id, force).await.map_err(Fault::from);
         audit::note(caller, "remove", &format!("replica/{id}"), &removed);
         removed
+    }
+
+    /// Sums all that the replicas hold, each at the same entry of the log.
+    ///
+    /// # Errors
+    /// [`Fault`]
+    pub async fn check_replicas(
+        &self,
+        caller: &Caller,
+        request_id: String,
+    ) -> Result<impl Stream<Item = wire::CheckedReplica> + Send + use<>, Fault> {
+        let checked = async {
+            check_request_id(&request_id)?;
+            Ok::<_, Fault>(self.replica.check_state(request_id).await?)
+        };
+        let checked = checked.await;
+        audit::note(caller, "check", "replicas", &checked);
+        let replica = |(id, summed)| match summed {
+            Ok(Summed { index, digest }) => wire::CheckedReplica {
+                id,
+                index,
+                sum: digest.0.to_vec(),
+                failure: String::new(),
+            },
+            Err(failure) => wire::CheckedReplica {
+                id,
+                failure,
+                ..Default::default()
+            },
+        };
+        Ok(checked?.map(replica))
     }
 
     /// Lets another replica lead; `to` 0: whichever is best prepared.

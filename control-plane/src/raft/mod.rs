@@ -3,6 +3,7 @@
 //! | module | owns |
 //! |---|---|
 //! | [`types`] | openraft's parameters under our names |
+//! | [`checks`] | whether all replicas hold the same |
 //! | [`codec`] | those types as protobuf, and stored values with their checksum |
 //! | [`restore`] | a backup's file becomes the data folder of a new cluster |
 //! | [`snapshot`] | a snapshot's folder: manifest, files, reading them in pieces |
@@ -41,6 +42,7 @@
 //! | `rocks` | RocksDB's settings |
 
 mod append;
+pub mod checks;
 pub mod codec;
 mod compaction;
 mod database;
@@ -81,6 +83,7 @@ pub mod types;
 #[cfg(test)]
 mod tests;
 
+pub use checks::Summed;
 pub use error::StoreError;
 pub use formation::InitError;
 pub use history::{Subscription, TooOld};

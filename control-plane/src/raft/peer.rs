@@ -2,6 +2,7 @@
 //!
 //! Translates and bounds; every decision is openraft's. [`super::network`] is the asking half.
 
+use super::checks::{Checks, NOT_SUMMED, Summed};
 use super::describe;
 use super::dismissal::Dismissal;
 use super::incoming::Inbox;
@@ -44,6 +45,7 @@ pub(super) struct PeerService {
     pub(super) dismissal: Dismissal,
     pub(super) space: Space,
     pub(super) levels: Levels,
+    pub(super) checks: Checks,
     /// Replication streams end by themselves when this replica is to stop, and not by their leader.
     pub(super) stopping: CancellationToken,
 }
@@ -192,6 +194,19 @@ impl wire::raft_server::Raft for PeerService {
             Ok(Ok(())) => Ok(Response::new(wire::DismissResponse {})),
             Ok(Err(error)) => Err(Status::internal(error.to_string())),
             Err(error) => Err(Status::internal(error.to_string())),
+        }
+    }
+
+    async fn state_sum(
+        &self,
+        request: Request<wire::StateSumRequest>,
+    ) -> Result<Response<wire::StateSumResponse>, Status> {
+        match self.checks.summed(&request.into_inner().request_id).await {
+            Some(Summed { index, digest }) => Ok(Response::new(wire::StateSumResponse {
+                index,
+                sum: digest.0.to_vec(),
+            })),
+            None => Err(Status::deadline_exceeded(NOT_SUMMED)),
         }
     }
 }

@@ -3,6 +3,7 @@
 //! Owns the order of starting and stopping, and is the only thing that the rest of the control plane knows of
 //! `raft`. Called by `main`; `api`, `session` and `controller` propose and read through clones.
 
+use super::checks::{self, CHECK_TIMEOUT, Checks, Summed};
 use super::compaction;
 use super::dismissal::Dismissal;
 use super::formation::{self, InitError};
@@ -26,9 +27,11 @@ use super::types::{Member, TypeConfig};
 use super::{StoreError, describe, tuning};
 use crate::config::Config;
 use crate::security::Security;
+use crate::state::Digest;
+use futures::stream::{FuturesUnordered, Stream};
 use openraft::async_runtime::WatchReceiver;
 use openraft::errors::Fatal;
-use proto::wire;
+use proto::wire::{self, command::Op};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -100,6 +103,7 @@ struct Inner {
     members: Members,
     dismissal: Dismissal,
     levels: Levels,
+    checks: Checks,
     replicated: Arc<Replicated>,
     proposals: Proposals,
     reads: Reads,
@@ -157,7 +161,7 @@ impl Replica {
             Err(e) => std::panic::resume_unwind(e.into_panic()),
         };
         let instruments = Instruments::new(log.sync_times());
-        let (replicated, inbox) = (state.replicated(), state.inbox());
+        let (replicated, inbox, checks) = (state.replicated(), state.inbox(), state.checks());
         let growth = log.growth();
         let links = Links::new(security.dialer());
         let raft = Raft::new(
@@ -181,6 +185,7 @@ impl Replica {
             dismissal: dismissal.clone(),
             space: space.clone(),
             levels: levels.clone(),
+            checks: checks.clone(),
             stopping: CancellationToken::new(),
         };
         let own = Member {
@@ -210,6 +215,7 @@ impl Replica {
             members: changes,
             dismissal,
             levels,
+            checks,
             proposals,
             reads: Reads::start(id, raft.clone(), links.clone(), replicated.clone()),
             leadership: leadership::watch(&raft),
@@ -305,6 +311,50 @@ impl Replica {
     #[must_use]
     pub fn cluster(&self) -> wire::ClusterResponse {
         describe::cluster(self.0.id, &self.0.raft, &self.0.replicated, &self.0.levels)
+    }
+
+    /// Lets each member sum its whole state at one entry of the log: by number, the sum or why there is none, as they
+    /// come. Asked again with the same request id, it is the same check. Leader only.
+    ///
+    /// # Errors
+    /// [`ProposeError`]
+    pub async fn check_state(
+        &self,
+        request_id: String,
+    ) -> Result<impl Stream<Item = (u64, Result<Summed, String>)> + Send + use<>, ProposeError> {
+        let command = wire::Command {
+            request_id: request_id.clone(),
+            op: Some(Op::CheckState(wire::CheckState {})),
+        };
+        self.propose(command).await?;
+        let metrics = self.0.raft.metrics();
+        let members = metrics.borrow_watched().membership_config.membership().clone();
+        let asking = members.nodes().map(|(&id, member)| {
+            let (replica, member, request_id) = (self.clone(), member.clone(), request_id.clone());
+            async move { (id, replica.summed(id, &member, request_id).await) }
+        });
+        Ok(asking.collect::<FuturesUnordered<_>>())
+    }
+
+    async fn summed(&self, id: u64, member: &Member, request_id: String) -> Result<Summed, String> {
+        if id == self.0.id {
+            let summed = self.0.checks.summed(&request_id).await;
+            return summed.ok_or_else(|| checks::NOT_SUMMED.to_owned());
+        }
+        let peer = self.0.links.peer(id, member, Lane::Pulse);
+        let mut peer = peer.map_err(|error| error.to_string())?;
+        let asked = peer.state_sum(wire::StateSumRequest { request_id });
+        let answer = match tokio::time::timeout(CHECK_TIMEOUT, asked).await {
+            Ok(Ok(answer)) => answer.into_inner(),
+            Ok(Err(status)) => return Err(::identity::join::text(&status)),
+            Err(_) => return Err(format!("nothing was heard of it for {CHECK_TIMEOUT:?}")),
+        };
+        let digest = answer.sum.try_into();
+        let digest = digest.map_err(|_| "its answer is not understood".to_owned())?;
+        Ok(Summed {
+            index: answer.index,
+            digest: Digest(digest),
+        })
     }
 
     /// The cluster as the leader knows it; as this replica does where no leader answers in time.

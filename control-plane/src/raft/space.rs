@@ -197,11 +197,11 @@ fn level(free: u64, needs: u64) -> Level {
 /// there right, and is little.
 fn adds(command: &wire::Command) -> bool {
     let by_user = !command.request_id.is_empty();
-    let removes = matches!(
+    let adds_nothing = matches!(
         command.op,
-        Some(Op::Delete(_) | Op::RevokeToken(_) | Op::ScheduleNode(_))
+        Some(Op::Delete(_) | Op::RevokeToken(_) | Op::ScheduleNode(_) | Op::CheckState(_))
     );
-    by_user && !removes
+    by_user && !adds_nothing
 }
 
 #[cfg(test)]

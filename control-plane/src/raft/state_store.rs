@@ -7,6 +7,7 @@
 //! once, but written to the database only behind the log: after a crash openraft starts from a state that its log
 //! reaches, and applies the rest again.
 
+use super::checks::Checks;
 use super::database::Run;
 use super::error::StoreError;
 use super::group_commit::SyncProgress;
@@ -32,6 +33,7 @@ const RUN_BYTES: usize = 1 << 20;
 #[derive(Debug)]
 pub struct StateStore {
     stored: Arc<Stored>,
+    checks: Checks,
     position: SnapshotMeta,
     log: SyncProgress,
     /// What this version can apply.
@@ -64,6 +66,7 @@ impl StateStore {
         let stored = Arc::new(stored);
         Ok(Self {
             stored,
+            checks: Checks::default(),
             position,
             log,
             level,
@@ -81,6 +84,11 @@ impl StateStore {
     #[must_use]
     pub fn inbox(&self) -> Inbox {
         self.stored.inbox().clone()
+    }
+
+    /// What this replica sums of its state where it is asked to.
+    pub(super) fn checks(&self) -> Checks {
+        self.checks.clone()
     }
 
     #[cfg(test)]
@@ -104,6 +112,10 @@ impl StateStore {
             Payload::Normal(Proposal(batch)) => {
                 let applied = replicated.apply(log_id.leader_id.term, log_id.index, batch);
                 run.add(applied.writes);
+                if !applied.checks.is_empty() {
+                    let state = replicated.read().clone();
+                    self.checks.begin(applied.checks, log_id.index, state);
+                }
                 return Ok(Answers(applied.answers));
             }
         }

@@ -86,6 +86,8 @@ pub enum Command {
     RetireReplica { id: u64 },
     /// By the leader, once all members can apply commands of this level.
     RaiseLevel(Level),
+    /// By an administrator: all replicas sum what they hold.
+    CheckState,
 }
 
 /// What an agent observes of one sandbox.
@@ -186,6 +188,7 @@ impl TryFrom<wire::Command> for Command {
                 highest_member: claim.highest_member,
             }),
             Op::RetireReplica(retire) => Self::RetireReplica { id: retire.id },
+            Op::CheckState(wire::CheckState {}) => Self::CheckState,
             Op::RaiseLevel(raise) => Self::RaiseLevel(Level(raise.level)),
         })
     }

@@ -20,6 +20,7 @@ use std::fmt;
 /// |---|---|
 /// | 0 | all commands from before there were levels |
 /// | 1 | levels themselves |
+/// | 2 | checks of whether all replicas hold the same |
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Level(pub u32);
 
@@ -27,7 +28,7 @@ impl Level {
     /// Of a state that was never told a level.
     pub const FIRST: Self = Self(0);
     /// What this version can apply.
-    pub const NEWEST: Self = Self(1);
+    pub const NEWEST: Self = Self(2);
 }
 
 impl fmt::Display for Level {
@@ -71,6 +72,7 @@ fn needed(command: &wire::Command) -> Option<Level> {
         | Op::NoteTokenUses(_)
         | Op::ClaimReplica(_)
         | Op::RetireReplica(_) => Level::FIRST,
+        Op::CheckState(_) => Level(2),
         Op::RaiseLevel(raise) => Level(raise.level).max(Level(1)),
     })
 }

@@ -6,6 +6,7 @@
 //! | `command` | what can be asked, as checked types |
 //! | `transaction` | the one door: every change of an object, and the indexes that follow from it |
 //! | `sandbox`, `node`, `external` | what each command does to its kind |
+//! | `digest` | what a whole state comes to, to be compared |
 //! | `drain` | taking a node out of use, and back |
 //! | `events` | what has happened to an object, as its changes tell |
 //! | `placement` | whether a placement holds, asked by `apply` and by the scheduler alike |
@@ -21,6 +22,7 @@
 //! Called by the state machine's store, which writes [`Applied::writes`] and tells others [`Applied::changes`].
 
 mod command;
+mod digest;
 mod drain;
 mod events;
 mod external;
@@ -38,6 +40,7 @@ mod token;
 mod transaction;
 
 pub use command::Command;
+pub use digest::Digest;
 pub use level::{Level, Newer};
 pub(crate) use replica::removed_text;
 pub use replica::{Claim, MAX_NUMBERS, ReplicaNumber};
@@ -121,6 +124,8 @@ pub struct Applied {
     pub changes: Vec<Change>,
     /// To be written together, with the entry's position.
     pub writes: Vec<Write>,
+    /// Request ids of checks: the state as it is after this entry is to be summed for them.
+    pub checks: Vec<String>,
 }
 
 /// One key of the stored form.
@@ -216,6 +221,9 @@ impl State {
 
     fn apply_one(&mut self, stamp: Stamp, command: wire::Command, applied: &mut Applied) -> wire::Answer {
         let request_id = command.request_id.clone();
+        if matches!(command.op, Some(wire::command::Op::CheckState(_))) {
+            applied.checks.push(request_id.clone());
+        }
         let mut transaction = Transaction::new(self, stamp);
         let result = Command::try_from(command)
             .map_err(|e| Rejection::new(wire::rejected::Code::Invalid, e.to_string()))
@@ -485,6 +493,10 @@ fn apply(to: &mut Transaction<'_>, command: Command) -> Result<Response, Rejecti
         Command::ClaimReplica(claim) => replica::claim(to, claim),
         Command::RetireReplica { id } => replica::retire(to, id),
         Command::RaiseLevel(level) => Ok(level::raise(to, level)),
+        Command::CheckState => Ok(Response {
+            outcome: wire::Outcome::Unchanged,
+            object: None,
+        }),
     }
 }
 

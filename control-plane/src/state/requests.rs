@@ -53,6 +53,11 @@ impl Requests {
         forgotten
     }
 
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&str, Timestamp, &wire::Answer)> {
+        let answers = self.answers.iter();
+        answers.map(|(id, (at, answer))| (id.as_ref(), *at, answer))
+    }
+
     pub(super) fn len(&self) -> usize {
         self.answers.len()
     }

@@ -189,6 +189,40 @@ pub(super) fn change(change: &Change) -> Option<Write> {
     }
 }
 
+/// All that a state has on disk, in an order that follows from it.
+pub(super) fn records(state: &State) -> impl Iterator<Item = Write> + use<'_> {
+    let sandboxes = state.sandboxes.values().map(|sandbox| Change::Sandbox {
+        before: None,
+        after: Some(sandbox.clone()),
+        replaced: false,
+    });
+    let nodes = state.nodes.values().map(|node| Change::Node {
+        before: None,
+        after: Some(node.clone()),
+    });
+    let externals = state.externals.values().map(|external| Change::External {
+        before: None,
+        after: Some(external.clone()),
+    });
+    let objects = sandboxes.chain(nodes).chain(externals);
+    std::iter::once(meta(state))
+        .chain(objects.filter_map(|object| change(&object)))
+        .chain(
+            state
+                .requests
+                .iter()
+                .map(|(id, at, answer)| request(id, at, answer)),
+        )
+        .chain(
+            state
+                .resting
+                .iter()
+                .map(|(node, port, since)| released_port(node, port, since)),
+        )
+        .chain(state.tokens.values().map(|one| token(one)))
+        .chain(state.replicas.values().map(replica_number))
+}
+
 pub(super) fn load<K, V>(records: impl Iterator<Item = (K, V)>) -> Result<State, LoadError>
 where
     K: AsRef<[u8]>,

@@ -75,33 +75,9 @@ fn ends_of_containers_decide_phase_reason_and_exit_code() {
             137,
             false,
         ),
-        (
-            "oom",
-            GREEDY,
-            "native",
-            "Failed",
-            Some("OOMKilled"),
-            9,
-            true,
-        ),
-        (
-            "oom-runc",
-            GREEDY,
-            "runc",
-            "Failed",
-            Some("OOMKilled"),
-            9,
-            true,
-        ),
-        (
-            "oom-crun",
-            GREEDY,
-            "crun",
-            "Failed",
-            Some("OOMKilled"),
-            9,
-            true,
-        ),
+        ("oom", GREEDY, "native", "Failed", Some("OOMKilled"), 9, true),
+        ("oom-runc", GREEDY, "runc", "Failed", Some("OOMKilled"), 9, true),
+        ("oom-crun", GREEDY, "crun", "Failed", Some("OOMKilled"), 9, true),
     ];
     let all: Vec<String> = table
         .iter()

@@ -14,6 +14,7 @@ mod members;
 mod network;
 mod replicas;
 mod secure;
+mod upgrade;
 mod volumes;
 
 use e2e::cluster::Cluster;

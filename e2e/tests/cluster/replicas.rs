@@ -155,6 +155,18 @@ impl Writers {
         running: JoinHandle<()>,
         context: &context::File,
     ) -> (usize, Duration) {
+        self.settle_but(&[], runtime, running, context)
+    }
+
+    /// The same, where these are there as well.
+    #[track_caller]
+    pub(crate) fn settle_but(
+        &self,
+        others: &[&str],
+        runtime: &Runtime,
+        running: JoinHandle<()>,
+        context: &context::File,
+    ) -> (usize, Duration) {
         self.stop.store(true, Ordering::Relaxed);
         runtime.block_on(running).expect("all writers ended well");
         let acknowledged = self.acknowledged.lock().expect("whole").clone();
@@ -167,6 +179,7 @@ impl Writers {
         let there: BTreeMap<String, u64> = there
             .into_iter()
             .filter_map(|item| match item.object? {
+                wire::object::Object::Sandbox(s) if others.contains(&s.id.as_str()) => None,
                 wire::object::Object::Sandbox(s) => Some((s.id, s.uid)),
                 _ => None,
             })

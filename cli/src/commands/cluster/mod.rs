@@ -1,6 +1,7 @@
 //! `sbxctl cluster`: what concerns the cluster as a whole.
 
 mod backup;
+mod check;
 mod init;
 mod members;
 
@@ -17,6 +18,7 @@ pub async fn run(args: &ClusterArgs, invocation: &mut Invocation) -> Result<(), 
         ClusterCommand::Add(args) => members::add(args, invocation).await,
         ClusterCommand::Remove(args) => members::remove(args, invocation).await,
         ClusterCommand::Promote { ids } => members::promote(ids, invocation).await,
+        ClusterCommand::Check => check::run(invocation).await,
         ClusterCommand::Backup(args) => backup::run(args, invocation).await,
         ClusterCommand::TransferLeader { to } => members::transfer(*to, invocation).await,
     }

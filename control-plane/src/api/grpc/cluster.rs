@@ -24,6 +24,7 @@ fn steps(steps: Steps) -> Streamed<wire::ReplicaProgress> {
 impl Cluster for ClusterService {
     type AddReplicaStream = Streamed<wire::ReplicaProgress>;
     type PromoteReplicaStream = Streamed<wire::ReplicaProgress>;
+    type CheckStream = Streamed<wire::CheckedReplica>;
     type BackupStream = Streamed<wire::BackupPart>;
 
     async fn add_replica(&self, request: Request<wire::AddReplicaRequest>) -> Answer<Self::AddReplicaStream> {
@@ -47,6 +48,16 @@ impl Cluster for ClusterService {
         answer(parts.map(|parts| -> Self::BackupStream {
             Box::pin(ReceiverStream::new(parts).map(|part| part.map_err(|fault| status(&fault))))
         }))
+    }
+
+    async fn check(&self, request: Request<wire::CheckRequest>) -> Answer<Self::CheckStream> {
+        let caller = caller(&request);
+        let checked = self.0.check_replicas(&caller, request.into_inner().request_id);
+        answer(
+            checked
+                .await
+                .map(|replicas| -> Self::CheckStream { Box::pin(replicas.map(Ok)) }),
+        )
     }
 
     async fn remove_replica(

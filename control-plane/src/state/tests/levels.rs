@@ -43,6 +43,9 @@ fn command_is_admitted_where_the_cluster_has_its_level() {
     let plain = command(Some(delete(wire::Kind::Sandbox, "a", false)));
     assert_eq!(admit(Level::FIRST, &plain), Ok(()));
     assert_eq!(admit(Level::NEWEST, &plain), Ok(()));
+    let newer = command(Some(Op::CheckState(wire::CheckState {})));
+    assert_eq!(admit(Level(1), &newer), Err(Level(2)));
+    assert_eq!(admit(Level(2), &newer), Ok(()));
     // What raises the level leads beyond it.
     assert_eq!(
         admit(Level::FIRST, &command(Some(raise(Level::NEWEST.0)))),
@@ -71,6 +74,12 @@ fn version_applies_what_it_knows_and_nothing_beyond() {
     check_applies(1, Some(raise(2)), Some("level 2 is in force in this cluster"));
     // A version from before there were levels knows none, however low.
     check_applies(0, Some(raise(0)), Some("level 1 is in force in this cluster"));
+    check_applies(
+        1,
+        Some(Op::CheckState(wire::CheckState {})),
+        Some("entry 9 of the log holds a command that this version"),
+    );
+    check_applies(2, Some(Op::CheckState(wire::CheckState {})), None);
     check_applies(
         1,
         None,

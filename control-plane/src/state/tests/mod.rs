@@ -1,6 +1,7 @@
 //! The state, command by command. Every step checks the invariants, and that the writes so far, loaded anew, give
 //! the same state.
 
+mod digest;
 mod events;
 mod externals;
 mod levels;
@@ -87,6 +88,11 @@ impl World {
     pub(super) fn check_reload(&self) {
         let loaded = State::load(self.stored.iter()).expect("what was written can be read");
         assert_eq!(loaded, self.state);
+        // What would be written of it anew is what was written.
+        let records =
+            crate::state::stored::records(&self.state).filter_map(|write| Some((write.key, write.value?)));
+        assert_eq!(records.collect::<BTreeMap<_, _>>(), self.stored);
+        assert_eq!(loaded.digest(), self.state.digest());
     }
 
     pub(super) fn pass(&mut self, time: Duration) {

@@ -3,9 +3,11 @@
 use super::cluster::PATIENCE;
 use super::{Cluster, external, has};
 use crate::raft::replica::StartError;
-use crate::raft::{MemberError, Replica, StoreError};
+use crate::raft::{MemberError, Replica, StoreError, Summed};
 use crate::state::Level;
+use futures::StreamExt;
 use proto::wire;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// Waits until the replica's state is at the level.
@@ -113,7 +115,9 @@ async fn level_rises_with_the_last_replica_that_is_upgraded() {
 #[tokio::test(flavor = "multi_thread")]
 async fn replica_that_was_away_and_comes_back_too_old_stops_and_applies_nothing() {
     let (mut cluster, listeners) = Cluster::planned(3).await;
-    cluster.configs[2].level = Level::FIRST;
+    for (config, level) in cluster.configs.iter_mut().zip([1, 1, 0]) {
+        config.level = Level(level);
+    }
     for (config, listener) in cluster.configs.clone().into_iter().zip(listeners) {
         cluster.start(config, listener).await;
     }
@@ -140,4 +144,77 @@ async fn replica_that_was_away_and_comes_back_too_old_stops_and_applies_nothing(
     assert_eq!(level(&cluster, 3), Level::FIRST);
     // The others go on.
     cluster.write(external(2)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn command_of_a_later_level_is_refused_until_all_replicas_speak_it() {
+    let mut cluster = Cluster::at(3, Level(1)).await;
+    reaches(&cluster.leader().await, Level(1)).await;
+    let behind = cluster.follower().await.id();
+    for id in (1..=3).filter(|id| *id != behind) {
+        cluster.kill(id);
+        cluster.configs[id as usize - 1].level = Level(2);
+        cluster.restart(id).await;
+    }
+    // The one that is behind does not know the command at all: a leader that does is asked.
+    let leader = loop {
+        let leader = cluster.leader().await;
+        if leader.id() != behind {
+            break leader;
+        }
+        leader.transfer_leadership(0).await.ok();
+    };
+    let said: Vec<(u64, u32)> = (1..=3).map(|id| (id, if id == behind { 1 } else { 2 })).collect();
+    spoken(&cluster, &said).await;
+    let Err(refused) = leader.check_state("too-early".to_owned()).await.map(drop) else {
+        panic!("it is taken");
+    };
+    assert_eq!(
+        refused.to_string(),
+        format!(
+            "this needs all replicas to be at level 2 or later: replica {behind} is at level 1 (version {}), upgrade it",
+            env!("CARGO_PKG_VERSION")
+        )
+    );
+    cluster.kill(behind);
+    cluster.configs[behind as usize - 1].level = Level(2);
+    cluster.restart(behind).await;
+    for id in 1..=3 {
+        reaches(&cluster.replica(id), Level(2)).await;
+    }
+    cluster.write(external(1)).await;
+    let leader = cluster.leader().await;
+    let checked = leader.check_state("now".to_owned()).await.expect("taken");
+    let summed: BTreeMap<u64, Summed> = checked
+        .map(|(id, summed)| (id, summed.expect("it answers")))
+        .collect()
+        .await;
+    assert_eq!(summed.keys().copied().collect::<Vec<_>>(), [1, 2, 3]);
+    assert!(summed.values().all(|one| *one == summed[&1]), "{summed:?}");
+}
+
+/// One record differs on one replica, as where a disk or a version has failed.
+#[tokio::test(flavor = "multi_thread")]
+async fn check_finds_a_replica_that_holds_something_else() {
+    let cluster = Cluster::of(3).await;
+    let leader = cluster.leader().await;
+    reaches(&leader, Level::NEWEST).await;
+    cluster.write(external(1)).await;
+    let follower = cluster.follower().await;
+    let index = follower.linearize().await.expect("it is up to date");
+    let stray = wire::Batch {
+        now_ms: 1,
+        commands: vec![external(99)],
+    };
+    follower.replicated().apply(1, index, stray);
+    let checked = leader.check_state("check".to_owned()).await.expect("taken");
+    let summed: BTreeMap<u64, Summed> = checked
+        .map(|(id, summed)| (id, summed.expect("it answers")))
+        .collect()
+        .await;
+    for (id, one) in &summed {
+        assert_eq!(one.index, summed[&leader.id()].index);
+        let differs = one.digest != summed[&leader.id()].digest;
+        assert_eq!(differs, *id == follower.id(), "{summed:?}");
+    }
 }
