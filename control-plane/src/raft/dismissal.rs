@@ -5,6 +5,7 @@
 //! a replica that no leader speaks to any more.
 
 use super::durable::{self, FileError};
+use super::hearing::Hearing;
 use super::link::{Lane, Links};
 use super::replica::Raft;
 use openraft::ServerState;
@@ -12,7 +13,6 @@ use openraft::async_runtime::WatchReceiver;
 use proto::wire;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::sync::watch;
 
@@ -31,8 +31,7 @@ pub(super) struct Dismissal(Arc<Inner>);
 struct Inner {
     path: PathBuf,
     removed: watch::Sender<bool>,
-    /// A leader has spoken since this was looked at last.
-    heard: AtomicBool,
+    hearing: Hearing,
 }
 
 /// Whether the replica whose folder this is was removed.
@@ -41,11 +40,11 @@ pub(super) fn is_marked(dir: &Path) -> bool {
 }
 
 impl Dismissal {
-    pub(super) fn of(dir: &Path) -> Self {
+    pub(super) fn of(dir: &Path, hearing: Hearing) -> Self {
         Self(Arc::new(Inner {
             path: dir.join(FILE),
             removed: watch::Sender::new(false),
-            heard: AtomicBool::new(true),
+            hearing,
         }))
     }
 
@@ -73,11 +72,6 @@ impl Dismissal {
         }
     }
 
-    /// A leader speaks to it.
-    pub(super) fn heard(&self) {
-        self.0.heard.store(true, Ordering::Relaxed);
-    }
-
     /// Asks the other members whenever no leader speaks to this replica for a while. Until consensus ends.
     pub(super) async fn find_out(self, id: u64, raft: Raft, links: Links) {
         loop {
@@ -89,7 +83,8 @@ impl Dismissal {
                     return;
                 }
                 let leads = metrics.state == ServerState::Leader;
-                if self.0.heard.swap(false, Ordering::Relaxed) || leads {
+                let silence = self.0.hearing.silence();
+                if leads || silence.is_some_and(|silence| silence < SILENCE) {
                     continue;
                 }
                 let nodes = metrics.membership_config.membership().nodes();

@@ -1,6 +1,7 @@
 //! Who leads, as this replica knows it. Owns the notion; never decides it (that is the vote's). Told through
 //! a watch by [`watch`], heeded by `api` (redirects), `session` and the leader's `controller`.
 
+use super::hearing::Hearing;
 use super::replica::Raft;
 use super::types::TypeConfig;
 use openraft::Instant as _;
@@ -13,7 +14,7 @@ use tokio::sync::watch;
 /// A leader that no quorum has answered for this long counts as none: by then the others, if there are enough,
 /// have long elected another, and agents must find that one.
 const QUORUM_LOST_AFTER: Duration = Duration::from_millis(1_500);
-/// How often silence is looked for; what happens is told at once.
+/// How often it is looked whether a leader has lost its quorum; what happens is told at once.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 
 /// Another replica, or this one, that takes writes.
@@ -28,7 +29,7 @@ pub struct Leader {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Leadership {
     pub term: u64,
-    /// `None` while an election is going on, or no quorum can be reached.
+    /// `None` while an election is going on, or where this replica can't reach a quorum, or hears no leader.
     pub leader: Option<Leader>,
     /// This replica leads, and its state shows everything that was acknowledged under earlier leaders: it has
     /// applied the first entry of its own term.
@@ -36,14 +37,16 @@ pub struct Leadership {
 }
 
 impl Leadership {
-    pub(super) fn of(metrics: &RaftMetrics<TypeConfig>) -> Self {
+    /// `hears`: a leader speaks to this replica, if it does not lead itself.
+    pub(super) fn of(metrics: &RaftMetrics<TypeConfig>, hears: bool) -> Self {
         let membership = metrics.membership_config.membership();
         let leader = metrics.current_leader.and_then(|id| {
             let endpoint = membership.get_node(&id)?.endpoint.clone();
             Some(Leader { id, endpoint })
         });
         let leads = metrics.state == ServerState::Leader;
-        let leader = leader.filter(|_| metrics.running_state.is_ok() && !(leads && lost_quorum(metrics)));
+        let holds = if leads { !lost_quorum(metrics) } else { hears };
+        let leader = leader.filter(|_| metrics.running_state.is_ok() && holds);
         // Of this very leader: a term can see more than one.
         let applied_own = metrics
             .last_applied
@@ -64,16 +67,19 @@ fn lost_quorum(metrics: &RaftMetrics<TypeConfig>) -> bool {
 }
 
 /// Tells who leads from now on. Ends when consensus has ended, with nobody leading.
-pub(super) fn watch(raft: &Raft) -> watch::Receiver<Leadership> {
+pub(super) fn watch(raft: &Raft, hearing: Hearing) -> watch::Receiver<Leadership> {
     let mut metrics = raft.metrics();
-    let (told, leadership) = watch::channel(Leadership::of(&metrics.borrow_watched()));
+    let hears = hearing.hears_for().is_some();
+    let (told, leadership) = watch::channel(Leadership::of(&metrics.borrow_watched(), hears));
     tokio::spawn(async move {
         loop {
-            match tokio::time::timeout(LOOK_EVERY, metrics.changed()).await {
-                Ok(Ok(())) | Err(_) => {}
-                Ok(Err(_)) => break,
+            let hears_for = hearing.hears_for();
+            tokio::select! {
+                changed = metrics.changed() => if changed.is_err() { break },
+                () = hearing.next(), if hears_for.is_none() => {}
+                () = tokio::time::sleep(LOOK_EVERY.min(hears_for.unwrap_or(LOOK_EVERY))) => {}
             }
-            let now = Leadership::of(&metrics.borrow_and_update());
+            let now = Leadership::of(&metrics.borrow_and_update(), hearing.hears_for().is_some());
             tell(&told, now);
         }
         let term = told.borrow().term;

@@ -24,6 +24,7 @@
 //! | [`members`] | replicas taken in, promoted and removed while the cluster runs |
 //! | `dismissal` | how a replica learns that it was removed |
 //! | `describe` | the cluster as one replica sees it |
+//! | `hearing` | when a leader spoke last |
 //! | [`leadership`] | who leads, as this replica knows it |
 //! | `space` | room on the disk, and what is refused without |
 //! | `compaction` | the log kept short in bytes |
@@ -52,6 +53,7 @@ pub mod durable;
 pub mod error;
 pub mod formation;
 mod group_commit;
+mod hearing;
 pub mod history;
 mod identity;
 pub mod incoming;

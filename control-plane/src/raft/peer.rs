@@ -5,6 +5,7 @@
 use super::checks::{Checks, NOT_SUMMED, Summed};
 use super::describe;
 use super::dismissal::Dismissal;
+use super::hearing::Hearing;
 use super::incoming::Inbox;
 use super::levels::Levels;
 use super::link::{CONNECTION_WINDOW, MAX_MESSAGE_BYTES, Recipient, STREAM_WINDOW};
@@ -43,6 +44,7 @@ pub(super) struct PeerService {
     pub(super) succession: Succession,
     pub(super) replicated: Arc<Replicated>,
     pub(super) dismissal: Dismissal,
+    pub(super) hearing: Hearing,
     pub(super) space: Space,
     pub(super) levels: Levels,
     pub(super) checks: Checks,
@@ -86,14 +88,14 @@ impl wire::raft_server::Raft for PeerService {
         request: Request<Streaming<wire::AppendRequest>>,
     ) -> Result<Response<Self::AppendEntriesStream>, Status> {
         let succession = self.succession.clone();
-        let dismissal = self.dismissal.clone();
+        let hearing = self.hearing.clone();
         let space = self.space.clone();
         let mut leader = None;
         let requests = request.into_inner();
         let requests = requests.take_until(self.stopping.clone().cancelled_owned());
         let requests = tokio_stream::StreamExt::map_while(requests, move |request| match request {
             Ok(request) => {
-                dismissal.heard();
+                hearing.heard();
                 // Heartbeats take no room; the leader sends entries again until there is some.
                 if !request.entries.is_empty() && space.admit_from_leader().is_err() {
                     return None;

@@ -4,6 +4,7 @@
 //! index of Raft's dissertation, 6.4; no clock is trusted). A follower asks the leader. Who asks while a round
 //! is under way shares the next one. Never reads the state itself; called by [`super::replica`].
 
+use super::leadership::Leadership;
 use super::link::{Lane, Links};
 use super::replica::Raft;
 use super::replicated::Replicated;
@@ -14,7 +15,7 @@ use openraft::errors::{ForwardToLeader, LinearizableReadError, RaftError};
 use proto::wire;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 /// From the call to its answer. An election and its first commit fit in; a user's own patience is longer.
 const READ_TIMEOUT: Duration = Duration::from_secs(2);
@@ -56,9 +57,21 @@ pub(super) struct Reads {
 
 impl Reads {
     /// Starts the task that runs the rounds; it ends with the last clone.
-    pub(super) fn start(id: u64, raft: Raft, links: Links, replicated: Arc<Replicated>) -> Self {
+    pub(super) fn start(
+        id: u64,
+        raft: Raft,
+        links: Links,
+        replicated: Arc<Replicated>,
+        leadership: watch::Receiver<Leadership>,
+    ) -> Self {
         let (waiting, queue) = mpsc::channel(MAX_WAITING);
-        tokio::spawn(Rounds { id, raft, links }.run(queue));
+        let rounds = Rounds {
+            id,
+            raft,
+            links,
+            leadership,
+        };
+        tokio::spawn(rounds.run(queue));
         Self { waiting, replicated }
     }
 
@@ -89,6 +102,7 @@ struct Rounds {
     id: u64,
     raft: Raft,
     links: Links,
+    leadership: watch::Receiver<Leadership>,
 }
 
 impl Rounds {
@@ -150,10 +164,18 @@ impl Rounds {
             .links
             .peer(leader, member, Lane::Pulse)
             .map_err(|e| unconfirmed(e.to_string()))?;
-        match tokio::time::timeout(ROUND_TIMEOUT, peer.read_index(wire::ReadIndexRequest {})).await {
-            Ok(Ok(response)) => Ok(response.into_inner().index),
-            Ok(Err(status)) => Err(unconfirmed(status.message().to_owned())),
-            Err(_) => Err(unconfirmed(format!("no answer within {ROUND_TIMEOUT:?}"))),
+        let mut leadership = self.leadership.clone();
+        leadership.mark_unchanged();
+        let asking = tokio::time::timeout(ROUND_TIMEOUT, peer.read_index(wire::ReadIndexRequest {}));
+        tokio::select! {
+            biased;
+            answered = asking => match answered {
+                Ok(Ok(response)) => Ok(response.into_inner().index),
+                Ok(Err(status)) => Err(unconfirmed(status.message().to_owned())),
+                Err(_) => Err(unconfirmed(format!("no answer within {ROUND_TIMEOUT:?}"))),
+            },
+            // One that is frozen or cut off was replaced: it need not be waited for.
+            Ok(()) = leadership.changed() => Err(unconfirmed("it is heard no more, or another one leads".to_owned())),
         }
     }
 }

@@ -7,6 +7,7 @@ use super::checks::{self, CHECK_TIMEOUT, Checks, Summed};
 use super::compaction;
 use super::dismissal::Dismissal;
 use super::formation::{self, InitError};
+use super::hearing::Hearing;
 use super::identity::{self, IdentityError};
 use super::instruments::Instruments;
 use super::leadership::{self, Leader, Leadership};
@@ -174,7 +175,9 @@ impl Replica {
         .await?;
         let compacting = compaction::run(raft.clone(), growth.clone(), compaction::Bounds::DEFAULT);
         tokio::spawn(compacting);
-        let dismissal = Dismissal::of(&config.data_dir);
+        let hearing = Hearing::default();
+        let leadership = leadership::watch(&raft, hearing.clone());
+        let dismissal = Dismissal::of(&config.data_dir, hearing.clone());
         tokio::spawn(dismissal.clone().find_out(id, raft.clone(), links.clone()));
         let service = PeerService {
             id,
@@ -183,6 +186,7 @@ impl Replica {
             succession: Succession::start(id, raft.clone()),
             replicated: replicated.clone(),
             dismissal: dismissal.clone(),
+            hearing,
             space: space.clone(),
             levels: levels.clone(),
             checks: checks.clone(),
@@ -217,8 +221,14 @@ impl Replica {
             levels,
             checks,
             proposals,
-            reads: Reads::start(id, raft.clone(), links.clone(), replicated.clone()),
-            leadership: leadership::watch(&raft),
+            reads: Reads::start(
+                id,
+                raft.clone(),
+                links.clone(),
+                replicated.clone(),
+                leadership.clone(),
+            ),
+            leadership,
             endpoints: members::watch_endpoints(&raft),
             #[cfg(test)]
             growth,
@@ -240,7 +250,14 @@ impl Replica {
     /// # Errors
     /// [`ProposeError`] says for each case whether the command may have taken effect.
     pub async fn propose(&self, command: wire::Command) -> Result<wire::Accepted, ProposeError> {
-        self.0.proposals.propose(command).await
+        let mut answer = self.0.proposals.propose(command).await;
+        // Consensus names whom it has voted for, also where that one is silent.
+        if let Err(ProposeError::NotLeader { leader }) = &mut answer
+            && self.0.leadership.borrow().leader.is_none()
+        {
+            *leader = None;
+        }
+        answer
     }
 
     /// Returns once [`Replica::replicated`] shows all that was acknowledged before the call, on any replica; the
@@ -275,7 +292,7 @@ impl Replica {
     /// as a lease that is granted, asks here.
     #[must_use]
     pub fn leads(&self, term: u64) -> bool {
-        let now = Leadership::of(&self.0.raft.metrics().borrow_watched());
+        let now = Leadership::of(&self.0.raft.metrics().borrow_watched(), false);
         now.is_self && now.term == term
     }
 

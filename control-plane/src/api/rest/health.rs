@@ -17,13 +17,13 @@ pub(super) async fn alive() -> Json<Value> {
     Json(json!({ "status": "ok" }))
 }
 
-/// This replica knows a leader, so that it can answer.
+/// This replica hears a leader, so that it can answer.
 pub(super) async fn ready(State(rest): State<Rest>) -> Result<Json<Value>, Refusal> {
     match rest.api.leadership().leader {
         Some(leader) => Ok(Json(json!({ "status": "ready", "leader_id": leader.id }))),
         None => Err(Refusal::new(
             StatusCode::SERVICE_UNAVAILABLE,
-            "this replica knows no leader: the cluster is not formed yet, or it has no quorum",
+            "this replica knows no leader: the cluster is not formed yet, it has no quorum, or this replica is cut off from it",
         )),
     }
 }

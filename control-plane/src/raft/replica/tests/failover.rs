@@ -3,7 +3,7 @@
 use super::cluster::{PATIENCE, until};
 use super::{Cluster, external, has};
 use crate::clock;
-use crate::raft::{ProposeError, ReadError};
+use crate::raft::{ProposeError, ReadError, Replica};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -77,6 +77,25 @@ async fn shutdown_of_the_leader_hands_over_before_it_ends() {
     ));
     assert!(matches!(leader.linearize().await, Err(ReadError::Stopped)));
     assert!(!leader.leadership().borrow().is_self);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn follower_that_hears_no_leader_knows_none_until_one_speaks_again() {
+    let mut cluster = Cluster::of(3).await;
+    cluster.write(external(1)).await;
+    let (leader, follower) = (cluster.leader().await.id(), cluster.follower().await);
+    let mut others = cluster.running().map(Replica::id);
+    let third = others.find(|id| ![leader, follower.id()].contains(id)).unwrap();
+    drop(others);
+    // Without the third one nobody is elected, and nobody says so.
+    cluster.kill(third);
+    cluster.kill(leader);
+    until(&follower, "it knows of no leader", |now| now.leader.is_none()).await;
+    let refused = follower.propose(external(2)).await;
+    assert_eq!(refused, Err(ProposeError::NotLeader { leader: None }));
+    assert!(has(&follower, 1), "stale reads go on");
+    cluster.restart(leader).await;
+    until(&follower, "it knows a leader", |now| now.leader.is_some()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
