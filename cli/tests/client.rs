@@ -26,6 +26,8 @@ fn client(servers: &[&Endpoint], timeout: Duration) -> Client {
 }
 
 const LONG: Duration = Duration::from_secs(20);
+/// How long one replica was waited for before others were asked beside it.
+const ONE_ATTEMPT: Duration = Duration::from_secs(2);
 
 /// An address at which nothing listens.
 async fn nobody() -> Endpoint {
@@ -77,11 +79,57 @@ async fn frozen_replica_costs_a_pause_and_no_more() {
     let healthy = Replica::default();
     let healthy_at = healthy.serve().await;
     let client = client(&[&frozen_at, &healthy_at], LONG);
+    let begun = std::time::Instant::now();
     client.delete(Kind::External, "e", false).await.unwrap();
+    assert!(begun.elapsed() < ONE_ATTEMPT, "{:?}", begun.elapsed());
     assert_eq!(
         *frozen.request_ids.lock().unwrap(),
         *healthy.request_ids.lock().unwrap()
     );
+    // The next one does not wait for it.
+    client.delete(Kind::External, "f", false).await.unwrap();
+    assert_eq!(frozen.request_ids.lock().unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn others_are_asked_beside_a_frozen_leader_until_they_name_the_next_one() {
+    let frozen = Replica::acting(vec![Act::Hang]);
+    let frozen_at = frozen.serve().await;
+    let next = Replica::acting(vec![Act::NotLeader(frozen_at.to_string()), Act::Accept]);
+    let next_at = next.serve().await;
+    let follower = Replica::acting(vec![
+        Act::NotLeader(frozen_at.to_string()),
+        Act::NotLeader(frozen_at.to_string()),
+        Act::NotLeader(next_at.to_string()),
+    ]);
+    let follower_at = follower.serve().await;
+    let client = client(&[&follower_at, &next_at], LONG);
+    let begun = std::time::Instant::now();
+    client.apply(&manifest(), false).await.unwrap();
+    assert!(begun.elapsed() < ONE_ATTEMPT, "{:?}", begun.elapsed());
+    let mut ids = follower.request_ids.lock().unwrap().clone();
+    ids.extend(next.request_ids.lock().unwrap().clone());
+    ids.dedup();
+    assert_eq!(
+        ids,
+        *frozen.request_ids.lock().unwrap(),
+        "one id, and the frozen one is asked once"
+    );
+}
+
+#[tokio::test]
+async fn change_that_would_be_made_twice_is_asked_of_one_replica_at_a_time() {
+    let [silent, other] = [0, 1].map(|_| std::net::TcpListener::bind("127.0.0.1:0").unwrap());
+    let at = |listener: &std::net::TcpListener| {
+        let address = listener.local_addr().unwrap();
+        format!("http://{address}").parse::<Endpoint>().unwrap()
+    };
+    let client = client(&[&at(&silent), &at(&other)], Duration::from_secs(1));
+    let error = client.transfer_leadership(None).await.unwrap_err();
+    assert!(error.is_timeout(), "{error}");
+    other.set_nonblocking(true).unwrap();
+    let asked = other.accept().unwrap_err();
+    assert_eq!(asked.kind(), std::io::ErrorKind::WouldBlock);
 }
 
 #[tokio::test]

@@ -13,10 +13,11 @@ use tonic::transport::{self, Channel};
 
 /// A replica that is there accepts at once; one behind a broken network must not take the time of the others.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
-/// A stream whose replica answers no ping for `PING_EVERY + PING_TIMEOUT` is given up: a frozen process keeps its
-/// connections, so that nothing else tells.
-const PING_EVERY: Duration = Duration::from_secs(1);
-const PING_TIMEOUT: Duration = Duration::from_secs(2);
+/// A connection whose replica answers no ping for `PING_EVERY + PING_TIMEOUT` is given up, with its streams: a frozen
+/// process keeps its connections, so that nothing else tells. Longer than a loaded machine keeps a runnable thread
+/// waiting, since a terminal that is given up is gone.
+const PING_EVERY: Duration = Duration::from_millis(500);
+const PING_TIMEOUT: Duration = Duration::from_secs(1);
 /// What one stream holds while nobody reads it, and all of a connection: a forwarded connection that stands still must
 /// not stop others.
 const STREAM_WINDOW: u32 = 256 << 10;

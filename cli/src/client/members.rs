@@ -109,10 +109,14 @@ impl Client {
     /// [`ClientError`]
     pub async fn transfer_leadership(&self, to: Option<u64>) -> Result<u64, ClientError> {
         let to = to.unwrap_or_default();
-        self.ask("transfer the leadership", Route::Leader, |service| async move {
-            let request = wire::TransferLeadershipRequest { to };
-            ClusterClient::new(service).transfer_leadership(request).await
-        })
+        self.ask(
+            "transfer the leadership",
+            Route::LeaderAlone,
+            |service| async move {
+                let request = wire::TransferLeadershipRequest { to };
+                ClusterClient::new(service).transfer_leadership(request).await
+            },
+        )
         .await
         .map(|done: wire::TransferLeadershipResponse| done.leader_id)
     }

@@ -9,6 +9,7 @@
 //! | `members` | replicas taken in and out |
 //! | `token` | tokens, made here and told to the cluster by their hashes |
 //! | `retry` | the loop over attempts, and its deadline |
+//! | `round` | whom to ask next, beside those who have not answered |
 //! | `watch` | a stream of changes that outlives its replica |
 //! | `follow` | log lines, resumed without loss or doubles |
 //! | `converse` | both directions of a stream to something in a sandbox |
@@ -24,6 +25,7 @@ mod fault;
 mod follow;
 mod members;
 mod retry;
+mod round;
 mod token;
 mod watch;
 

@@ -1,26 +1,22 @@
-//! The loop over attempts: which replica is asked next, how long one attempt may take, when to give up.
+//! The loop over attempts: how long one may take, what its answer means, when to give up. `round` says who is asked next.
 //! A user sees a pause while a leader is replaced, never an error.
 
 use super::endpoint::{Service, control};
 use super::fault::{Verdict, judge, text};
+use super::round::{HEDGE_AFTER, LONGEST_PAUSE, Next, Round};
 use super::{Client, ClientError, Endpoint};
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
 use proto::wire::control_client::ControlClient;
-use std::collections::BTreeSet;
 use std::future::Future;
 use std::sync::PoisonError;
 use std::time::Duration;
 use tokio::time::Instant;
 use tonic::{Response, Status};
 
-/// How long one attempt may take in the first round over all replicas. Long above a healthy commit or pull of a
-/// large list, short enough that a frozen leader costs a pause and no more.
-const FIRST_ATTEMPT: Duration = Duration::from_secs(2);
-/// Each round doubles it up to this, for a cluster that is merely slow.
-const LONGEST_ATTEMPT: Duration = Duration::from_secs(10);
-/// The pause after a round in which no replica could answer; doubles with each round. An election takes
-/// some hundred milliseconds.
-const FIRST_PAUSE: Duration = Duration::from_millis(20);
-const LONGEST_PAUSE: Duration = Duration::from_millis(250);
+/// How long one replica may take for its answer. Long above a healthy commit or pull of a large list; others are asked
+/// meanwhile.
+const ATTEMPT: Duration = Duration::from_secs(10);
 /// A stream that is silent for so long is asked about: its replica may be cut off from the others, and know nothing of
 /// it.
 pub(super) const SILENCE: Duration = Duration::from_secs(5);
@@ -30,12 +26,23 @@ const NOTICE_AFTER: Duration = Duration::from_secs(2);
 /// Who can answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Route {
-    /// Writes: any replica is asked, the leader answers.
+    /// Writes: any replica is asked, the leader answers. Asked of two at once, they take effect once.
     Leader,
+    /// Writes that would be done again by the next leader: nobody is asked before the last one has answered.
+    LeaderAlone,
     /// What hangs on an agent's session, which the leader has. Changes nothing.
     Agent,
     /// Reads.
     Any,
+}
+
+impl Route {
+    fn is_write(self) -> bool {
+        match self {
+            Self::Leader | Self::LeaderAlone => true,
+            Self::Agent | Self::Any => false,
+        }
+    }
 }
 
 impl Client {
@@ -48,7 +55,8 @@ impl Client {
         self.ask(act, route, |service| op(control(service))).await
     }
 
-    /// The same for any service of a replica.
+    /// The same for any service of a replica. Where one is silent, others are asked beside it, and the first to decide
+    /// is heard.
     pub(super) async fn ask<T, F, Fut>(&self, act: &str, route: Route, op: F) -> Result<T, ClientError>
     where
         F: Fn(Service) -> Fut,
@@ -57,73 +65,78 @@ impl Client {
         let begun = Instant::now();
         let deadline = begun + self.request_timeout;
         let mut round = Round::default();
-        let mut noticed = false;
-        let mut attempts: Vec<(Endpoint, String)> = Vec::new();
-        let mut target = self.first(route);
+        let mut said = Said::default();
+        let mut under_way = FuturesUnordered::new();
+        let mut next = Next::Ask(self.first(route));
         loop {
-            let client = self.channels.service(&target)?;
-            let limit = round
-                .attempt
-                .min(deadline.saturating_duration_since(Instant::now()));
-            let (verdict, why) = match tokio::time::timeout(limit, op(client)).await {
-                Ok(Ok(response)) => {
+            let pause = match next {
+                Next::Ask(target) => {
+                    let service = self.channels.service(&target)?;
+                    round.asked(&target);
+                    said.not_yet(&target);
+                    under_way.push(attempt(target, op(service)));
+                    HEDGE_AFTER
+                }
+                Next::Wait(pause) => rand::random_range(pause / 2..=pause),
+            };
+            let wake = match route {
+                Route::LeaderAlone if !under_way.is_empty() => deadline,
+                Route::Leader | Route::LeaderAlone | Route::Agent | Route::Any => Instant::now() + pause,
+            };
+            let answered = tokio::select! {
+                biased;
+                Some(answered) = under_way.next() => Some(answered),
+                () = tokio::time::sleep_until(wake.min(deadline)) => None,
+            };
+            next = match answered {
+                Some((target, Ok(response))) => {
                     self.remember(route, &target);
                     return Ok(response.into_inner());
                 }
-                Ok(Err(status)) => match judge(&status) {
-                    Verdict::Final => return Err(ClientError::refused(act, &status)),
-                    Verdict::Untrusted(why) => {
-                        let endpoint = target;
-                        return Err(ClientError::Untrusted { endpoint, why });
+                Some((target, Err(status))) => {
+                    let why = text(&status);
+                    tracing::debug!(%target, act, why, "attempt failed");
+                    said.put(&target, why);
+                    match judge(&status) {
+                        Verdict::Final => return Err(ClientError::refused(act, &status)),
+                        Verdict::Untrusted(why) => {
+                            let endpoint = target;
+                            return Err(ClientError::Untrusted { endpoint, why });
+                        }
+                        Verdict::Later(after) => {
+                            // Who was asked beside it knows no better.
+                            under_way.clear();
+                            round.forget();
+                            // Those who were refused together don't come back together.
+                            let pause = rand::random_range(after..=after + after / 2);
+                            tokio::time::sleep_until((Instant::now() + pause).min(deadline)).await;
+                            Next::Ask(target)
+                        }
+                        Verdict::Redirect(named) => {
+                            self.forget_leader(&target);
+                            round.undecided(&target, named, &self.servers)
+                        }
+                        Verdict::Retry => {
+                            self.forget_leader(&target);
+                            round.undecided(&target, None, &self.servers)
+                        }
                     }
-                    verdict @ (Verdict::Redirect(_) | Verdict::Retry | Verdict::Later(_)) => {
-                        (verdict, text(&status))
-                    }
-                },
-                Err(_) => (
-                    Verdict::Retry,
-                    format!("no answer within {}", humantime::format_duration(rounded(limit))),
-                ),
-            };
-            tracing::debug!(%target, act, why, "attempt failed");
-            if !noticed && begun.elapsed() >= NOTICE_AFTER {
-                noticed = true;
-                if let Some(notice) = &self.notice {
-                    notice(&format!(
-                        "{act}: waiting for a replica that can answer ({target}: {why})"
-                    ));
                 }
-            }
-            attempts.retain(|(endpoint, _)| *endpoint != target);
-            attempts.push((target.clone(), why));
-            let next = match verdict {
-                Verdict::Later(after) => {
-                    // Those who were refused together don't come back together.
-                    let pause = rand::random_range(after..=after + after / 2);
-                    tokio::time::sleep_until((Instant::now() + pause).min(deadline)).await;
-                    Some(target)
-                }
-                verdict => {
-                    round.tried.insert(target);
-                    self.next(&mut round, verdict)
-                }
-            };
-            target = match next {
-                Some(next) => next,
-                None => {
-                    let pause = rand::random_range(round.pause / 2..=round.pause);
-                    tokio::time::sleep_until((Instant::now() + pause).min(deadline)).await;
-                    round.again();
-                    self.first(route)
-                }
+                None => round.silent(self.first(route), &self.servers),
             };
             if Instant::now() >= deadline {
                 return Err(ClientError::NoAnswer {
                     act: act.to_owned(),
                     waited: rounded(begun.elapsed()),
-                    attempts,
-                    write: route == Route::Leader,
+                    attempts: said.all,
+                    write: route.is_write(),
                 });
+            }
+            if begun.elapsed() >= NOTICE_AFTER
+                && let Some(waits) = said.notice(act)
+                && let Some(notice) = &self.notice
+            {
+                notice(&waits);
             }
         }
     }
@@ -137,8 +150,8 @@ impl Client {
         let reader = self.reader();
         let leader = self.leader.lock().unwrap_or_else(PoisonError::into_inner).clone();
         match (route, leader) {
-            (Route::Leader | Route::Agent, Some(leader)) => leader,
-            (Route::Leader | Route::Agent, None) | (Route::Any, _) => {
+            (Route::Leader | Route::LeaderAlone | Route::Agent, Some(leader)) => leader,
+            (Route::Leader | Route::LeaderAlone | Route::Agent, None) | (Route::Any, _) => {
                 self.servers[reader % self.servers.len()].clone()
             }
         }
@@ -146,7 +159,7 @@ impl Client {
 
     fn remember(&self, route: Route, target: &Endpoint) {
         match route {
-            Route::Leader | Route::Agent => {
+            Route::Leader | Route::LeaderAlone | Route::Agent => {
                 *self.leader.lock().unwrap_or_else(PoisonError::into_inner) = Some(target.clone());
             }
             Route::Any => {
@@ -157,41 +170,51 @@ impl Client {
         }
     }
 
-    /// The leader that was named, else a replica not yet asked in this round; `None`: the round is over.
-    fn next(&self, round: &mut Round, verdict: Verdict) -> Option<Endpoint> {
-        if let Verdict::Redirect(Some(leader)) = verdict
-            && !round.tried.contains(&leader)
-        {
-            return Some(leader);
-        }
-        // What was remembered did not hold.
-        *self.leader.lock().unwrap_or_else(PoisonError::into_inner) = None;
-        self.servers.iter().find(|s| !round.tried.contains(s)).cloned()
+    /// What was remembered of `target` did not hold.
+    fn forget_leader(&self, target: &Endpoint) {
+        let mut leader = self.leader.lock().unwrap_or_else(PoisonError::into_inner);
+        leader.take_if(|leader| leader == target);
     }
 }
 
-/// One pass over the replicas: each is asked at most once.
-struct Round {
-    tried: BTreeSet<Endpoint>,
-    attempt: Duration,
-    pause: Duration,
+/// One replica's answer, in bounded time.
+async fn attempt<T>(
+    target: Endpoint,
+    answer: impl Future<Output = Result<Response<T>, Status>>,
+) -> (Endpoint, Result<Response<T>, Status>) {
+    let answer = tokio::time::timeout(ATTEMPT, answer).await;
+    let answer =
+        answer.unwrap_or_else(|_| Err(Status::deadline_exceeded(format!("no answer within {ATTEMPT:?}"))));
+    (target, answer)
 }
 
-impl Default for Round {
-    fn default() -> Self {
-        Self {
-            tried: BTreeSet::new(),
-            attempt: FIRST_ATTEMPT,
-            pause: FIRST_PAUSE,
+/// What each replica said last, for whoever waits.
+#[derive(Default)]
+struct Said {
+    all: Vec<(Endpoint, String)>,
+    noticed: bool,
+}
+
+impl Said {
+    /// It is asked; what it said before is better than nothing.
+    fn not_yet(&mut self, target: &Endpoint) {
+        if !self.all.iter().any(|(endpoint, _)| endpoint == target) {
+            self.all.push((target.clone(), "no answer yet".to_owned()));
         }
     }
-}
 
-impl Round {
-    fn again(&mut self) {
-        self.tried.clear();
-        self.attempt = (self.attempt * 2).min(LONGEST_ATTEMPT);
-        self.pause = (self.pause * 2).min(LONGEST_PAUSE);
+    fn put(&mut self, target: &Endpoint, why: String) {
+        self.all.retain(|(endpoint, _)| endpoint != target);
+        self.all.push((target.clone(), why));
+    }
+
+    /// What is waited for, the first time.
+    fn notice(&mut self, act: &str) -> Option<String> {
+        let (target, why) = self.all.last().filter(|_| !self.noticed)?;
+        self.noticed = true;
+        Some(format!(
+            "{act}: waiting for a replica that can answer ({target}: {why})"
+        ))
     }
 }
 
