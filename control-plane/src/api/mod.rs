@@ -38,7 +38,7 @@ pub(crate) use write::check_request_id;
 
 use crate::access::{Caller, audit};
 use crate::admission::Admission;
-use crate::raft::{Leadership, Replica};
+use crate::raft::{Leader, Leadership, Replica};
 use crate::session::{Liveness, Sessions};
 use identity::dial::Dialer;
 use proto::wire;
@@ -101,6 +101,22 @@ impl Api {
             Ok(Ok(now)) => now.clone(),
             Ok(Err(_)) | Err(_) => self.leadership(),
         }
+    }
+
+    /// Returns when another one leads, this replica or a third one.
+    pub(in crate::api) async fn replaced(&self, leader: &Leader) {
+        let mut leadership = self.replica.leadership();
+        let replaced = leadership.wait_for(|now| now.leader.as_ref().is_some_and(|now| now.id != leader.id));
+        if replaced.await.is_err() {
+            std::future::pending().await
+        }
+    }
+
+    /// Whether another one leads, once an election has had its time.
+    pub(in crate::api) async fn is_replaced(&self, leader: &Leader) -> bool {
+        tokio::time::timeout(ELECTION, self.replaced(leader))
+            .await
+            .is_ok()
     }
 
     /// The replicas, as the leader sees them; with `stale` as this one does, which may be cut off from the others.

@@ -1,24 +1,19 @@
 //! A replica whose disk is full: refuses in time, goes on when there is room. On a small file system of its own, which
 //! holds its log lines as well. Needs root.
 
-use crate::cluster::{Service, within};
-use crate::identity::Bearer;
-use crate::process::{host, sbxorch};
+use crate::cluster::within;
+use crate::several::{NEEDED_MIB, Replica, three};
 use crate::user::*;
-use proto::wire::control_client::ControlClient;
 use proto::wire::{self, Kind};
 use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::time::Duration;
-use tonic::service::interceptor::InterceptedService;
-use tonic::transport::Channel;
 use tonic::{Code, Status};
 
 /// RocksDB alone sets some 20 MiB aside for each of its two logs.
 const DISK_MIB: u64 = 128;
-const NEEDED_MIB: u64 = 24;
 
 /// A file system in memory; gone when dropped.
 struct Disk(tempfile::TempDir);
@@ -77,75 +72,6 @@ impl Disk {
 impl Drop for Disk {
     fn drop(&mut self) {
         Command::new("umount").arg("-l").arg(self.path()).status().ok();
-    }
-}
-
-struct Replica {
-    child: Child,
-    endpoint: String,
-}
-
-impl Drop for Replica {
-    fn drop(&mut self) {
-        self.child.kill().ok();
-        self.child.wait().ok();
-    }
-}
-
-impl Replica {
-    /// With its data and its log in `dir`; the first of a cluster, or one that joins `first`.
-    fn start(dir: &Path, number: u8, first: Option<&Self>) -> Self {
-        let host = host(number);
-        let (endpoint, peer) = (format!("http://{host}:7070"), format!("http://{host}:7071"));
-        let log = File::options()
-            .create(true)
-            .append(true)
-            .open(dir.join("log"))
-            .expect("made");
-        let cluster = match first {
-            None => vec![
-                "--id".to_owned(),
-                "1".to_owned(),
-                "--initial-cluster".to_owned(),
-                format!("1={peer}={endpoint}"),
-            ],
-            Some(first) => vec!["--join".to_owned(), first.endpoint.clone()],
-        };
-        let child = sbxorch()
-            .args(["--insecure", "--log", "info,openraft=error"])
-            .args(["--min-free-disk", &format!("{NEEDED_MIB}Mi")])
-            .arg("--data-dir")
-            .arg(dir.join("data"))
-            .args(cluster)
-            .args([
-                "--listen",
-                &format!("{host}:7070"),
-                "--peer-listen",
-                &format!("{host}:7071"),
-            ])
-            .stderr(Stdio::from(log))
-            .spawn()
-            .expect("the program is there");
-        Self { child, endpoint }
-    }
-
-    fn control(&self) -> ControlClient<Service> {
-        let channel = Channel::from_shared(self.endpoint.clone()).expect("a URL");
-        ControlClient::new(InterceptedService::new(channel.connect_lazy(), Bearer(None)))
-    }
-
-    async fn apply(&self, id: &str) -> Result<(), Status> {
-        let request = apply_request(external(id, id, "a.test"));
-        self.control().apply(request).await.map(drop)
-    }
-
-    async fn applied(&self, id: &str) {
-        let applied = async {
-            while self.apply(id).await.is_err() {
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
-        };
-        within("a write", applied).await;
     }
 }
 
@@ -217,30 +143,16 @@ async fn replica_refuses_before_its_disk_is_full_and_goes_on_when_there_is_room(
 async fn follower_whose_disk_is_full_lags_and_catches_up_while_the_others_go_on() {
     let disk = Disk::mount();
     let dirs = [0, 1].map(|_| tempfile::tempdir().expect("a folder"));
-    let leader = Replica::start(dirs[0].path(), 31, None);
-    leader.applied("first").await;
-    let mut full = Replica::start(disk.path(), 32, Some(&leader));
-    let _third = Replica::start(dirs[1].path(), 33, Some(&leader));
-    let members = async || {
-        let request = wire::ClusterRequest { stale: true };
-        let asked = leader.control().cluster(request).await;
-        asked
-            .map(|answer| answer.into_inner().replicas)
-            .unwrap_or_default()
-    };
+    let [leader, mut full, _third] = three([dirs[0].path(), disk.path(), dirs[1].path()], 31).await;
     let endpoint = full.endpoint.clone();
     let until = async |what: &str, is_so: &dyn Fn(&[wire::Replica]) -> bool| {
         let so = async {
-            while !is_so(&members().await) {
+            while !is_so(&leader.members().await.replicas) {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         };
         within(what, so).await;
     };
-    until("three voters", &|all| {
-        all.iter().filter(|r| r.voter && r.lag == 0).count() == 3
-    })
-    .await;
     let filler = disk.fill("filler", NEEDED_MIB / 8);
     tokio::time::sleep(Duration::from_millis(100)).await;
     for n in 0..20 {

@@ -24,8 +24,12 @@ pub(crate) struct Http<'a> {
 
 impl<'a> Http<'a> {
     pub(crate) fn of(cluster: &'a Cluster, replica: usize) -> Self {
+        Self::at(cluster.endpoint(replica))
+    }
+
+    pub(crate) fn at(endpoint: &'a str) -> Self {
         Self {
-            endpoint: cluster.endpoint(replica),
+            endpoint,
             client: Client::builder(TokioExecutor::new()).build_http(),
         }
     }

@@ -1,13 +1,15 @@
-//! Hands a request on to the leader, once: a client of any replica needs to know no other. Owns the connections to
-//! leaders.
+//! Hands a request on to the leader: a client of any replica needs to know no other. Where the leader is lost meanwhile, the
+//! next one is asked, under the same request id: who waits sees a pause. Owns the connections to leaders.
 
 use super::Rest;
 use super::answer::Refusal;
+use super::body::{REQUEST_ID, new_request_id};
 use crate::access::{Caller, FORWARDED, SOURCE};
 use crate::api::Fault;
-use axum::body::Body;
+use crate::raft::Leader;
+use axum::body::{Body, to_bytes};
 use axum::extract::{Request, State};
-use axum::http::{HeaderValue, Uri, header};
+use axum::http::{HeaderValue, StatusCode, Uri, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use hyper_util::client::legacy::Client;
@@ -18,32 +20,58 @@ use tokio::time::timeout;
 
 /// Until the leader begins to answer: longer than it tries to commit.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+/// Of a body, as handlers take them.
+const MAX_BODY_BYTES: usize = 2 << 20;
+
 /// Connections to leaders.
 #[derive(Clone)]
-pub(super) struct Leader(Client<Http1Dialer, Body>);
+pub(super) struct Leaders(Client<Http1Dialer, Body>);
 
 /// Before handlers that only the leader's can serve.
 pub(super) async fn to_leader(State(rest): State<Rest>, request: Request, next: Next) -> Response {
-    if request.headers().contains_key(FORWARDED) {
+    if request.headers().contains_key(FORWARDED) || rest.api.leadership().is_self {
         return next.run(request).await;
     }
-    let leadership = rest.api.settled_leadership().await;
-    if leadership.is_self {
-        return next.run(request).await;
-    }
-    let Some(leader) = leadership.leader else {
-        return Refusal::from(Fault::NotLeader(None)).into_response();
+    let (mut head, body) = request.into_parts();
+    let Ok(body) = to_bytes(body, MAX_BODY_BYTES).await else {
+        let why = format!("the body can't be read, or has more than {MAX_BODY_BYTES} bytes");
+        return Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, why).into_response();
     };
-    match rest.leader.forward(&leader.endpoint, request).await {
-        Ok(response) => response,
-        Err(message) => {
-            let endpoint = leader.endpoint;
-            Refusal::from(Fault::Forward { endpoint, message }).into_response()
+    if !head.headers.contains_key(REQUEST_ID)
+        && let Ok(id) = HeaderValue::from_str(&new_request_id())
+    {
+        head.headers.insert(REQUEST_ID, id);
+    }
+    let whole = || Request::from_parts(head.clone(), Body::from(body.clone()));
+    loop {
+        let leadership = rest.api.settled_leadership().await;
+        if leadership.is_self {
+            return next.run(whole()).await;
+        }
+        let Some(leader) = leadership.leader else {
+            return Refusal::from(Fault::NotLeader(None)).into_response();
+        };
+        match hand_on(&rest, &leader, whole()).await {
+            Ok(response) => return response,
+            Err(_) if rest.api.is_replaced(&leader).await => {}
+            Err(message) => {
+                let endpoint = leader.endpoint;
+                return Refusal::from(Fault::Forward { endpoint, message }).into_response();
+            }
         }
     }
 }
 
-impl Leader {
+/// Until it answers, or another one leads.
+async fn hand_on(rest: &Rest, leader: &Leader, request: Request) -> Result<Response, String> {
+    tokio::select! {
+        biased;
+        answered = rest.leaders.forward(&leader.endpoint, request) => answered,
+        () = rest.api.replaced(leader) => Err("another replica leads now".to_owned()),
+    }
+}
+
+impl Leaders {
     pub(super) fn new(dialer: Dialer) -> Self {
         Self(Client::builder(TokioExecutor::new()).build(Http1Dialer(dialer)))
     }

@@ -41,7 +41,7 @@ use identity::dial::Dialer;
 #[derive(Clone)]
 struct Rest {
     api: Api,
-    leader: forward::Leader,
+    leaders: forward::Leaders,
     metrics: Metrics,
 }
 
@@ -49,7 +49,7 @@ struct Rest {
 pub fn router(api: &Api, dialer: Dialer, metrics: &Metrics) -> Router {
     let rest = Rest {
         api: api.clone(),
-        leader: forward::Leader::new(dialer),
+        leaders: forward::Leaders::new(dialer),
         metrics: metrics.clone(),
     };
     let leaders = Router::new()

@@ -37,6 +37,7 @@ pub(super) async fn change(
     State(rest): State<Rest>,
     Extension(caller): Extension<Caller>,
     Path(id): Path<String>,
+    headers: HeaderMap,
     bytes: Bytes,
 ) -> Answer {
     let patch = Patch::<NodePatch>::parse(&bytes)?;
@@ -49,6 +50,7 @@ pub(super) async fn change(
         &caller,
         Kind::Node,
         &id,
+        &headers,
         patch.resource_version,
         |manifest| {
             patch.apply_labels(&mut manifest.labels);

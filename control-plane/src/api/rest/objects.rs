@@ -154,6 +154,7 @@ pub(super) async fn change_object(
     caller: &Caller,
     kind: Kind,
     id: &str,
+    headers: &HeaderMap,
     expected: Option<u64>,
     edit: impl Fn(&mut wire::Manifest),
 ) -> Answer {
@@ -162,7 +163,11 @@ pub(super) async fn change_object(
         let (mut manifest, version) = wishes(rest.api.get(kind, id, false).await?)?;
         edit(&mut manifest);
         let write = Write::Expecting(expected.unwrap_or(version));
-        let request_id = body::new_request_id();
+        // Asked again by itself, a change is one of what is there then.
+        let request_id = match expected {
+            Some(_) => body::request_id(headers),
+            None => body::new_request_id(),
+        };
         match rest.api.apply(caller, request_id, manifest, write).await {
             Ok(accepted) => return single(accepted.object),
             Err(Fault::Rejected(rejected))

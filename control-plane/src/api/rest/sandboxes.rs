@@ -56,6 +56,7 @@ pub(super) async fn change(
     State(rest): State<Rest>,
     Extension(caller): Extension<Caller>,
     Path(id): Path<String>,
+    headers: HeaderMap,
     bytes: Bytes,
 ) -> Answer {
     let patch = Patch::<SandboxPatch>::parse(&bytes)?;
@@ -69,6 +70,7 @@ pub(super) async fn change(
         &caller,
         Kind::Sandbox,
         &id,
+        &headers,
         patch.resource_version,
         |manifest| {
             patch.apply_labels(&mut manifest.labels);
