@@ -37,8 +37,13 @@ pub struct Leadership {
 }
 
 impl Leadership {
+    /// As consensus has it: also a leader of whom nothing was heard for long.
+    pub(super) fn of(metrics: &RaftMetrics<TypeConfig>) -> Self {
+        Self::heard(metrics, true)
+    }
+
     /// `hears`: a leader speaks to this replica, if it does not lead itself.
-    pub(super) fn of(metrics: &RaftMetrics<TypeConfig>, hears: bool) -> Self {
+    fn heard(metrics: &RaftMetrics<TypeConfig>, hears: bool) -> Self {
         let membership = metrics.membership_config.membership();
         let leader = metrics.current_leader.and_then(|id| {
             let endpoint = membership.get_node(&id)?.endpoint.clone();
@@ -70,7 +75,7 @@ fn lost_quorum(metrics: &RaftMetrics<TypeConfig>) -> bool {
 pub(super) fn watch(raft: &Raft, hearing: Hearing) -> watch::Receiver<Leadership> {
     let mut metrics = raft.metrics();
     let hears = hearing.hears_for().is_some();
-    let (told, leadership) = watch::channel(Leadership::of(&metrics.borrow_watched(), hears));
+    let (told, leadership) = watch::channel(Leadership::heard(&metrics.borrow_watched(), hears));
     tokio::spawn(async move {
         loop {
             let hears_for = hearing.hears_for();
@@ -79,7 +84,7 @@ pub(super) fn watch(raft: &Raft, hearing: Hearing) -> watch::Receiver<Leadership
                 () = hearing.next(), if hears_for.is_none() => {}
                 () = tokio::time::sleep(LOOK_EVERY.min(hears_for.unwrap_or(LOOK_EVERY))) => {}
             }
-            let now = Leadership::of(&metrics.borrow_and_update(), hearing.hears_for().is_some());
+            let now = Leadership::heard(&metrics.borrow_and_update(), hearing.hears_for().is_some());
             tell(&told, now);
         }
         let term = told.borrow().term;

@@ -292,7 +292,7 @@ impl Replica {
     /// as a lease that is granted, asks here.
     #[must_use]
     pub fn leads(&self, term: u64) -> bool {
-        let now = Leadership::of(&self.0.raft.metrics().borrow_watched(), false);
+        let now = Leadership::of(&self.0.raft.metrics().borrow_watched());
         now.is_self && now.term == term
     }
 
