@@ -8,9 +8,11 @@ use crate::report::Reports;
 use crate::runtime::cgroup::Cgroups;
 use crate::runtime::image::ImageStore;
 use crate::runtime::monitor::Nursery;
+use crate::runtime::namespace::Namespaces;
 use crate::runtime::network::Network;
 use crate::runtime::seccomp::Filters;
 use crate::runtime::user_namespace::{IdRange, takes_user_namespace};
+use crate::stock::Stock;
 use crate::user_ids::{Exhausted, UserIds};
 use oci_spec::runtime::Capabilities;
 use proto::id::Uid;
@@ -34,6 +36,8 @@ pub struct Host {
     pub addresses: Addresses,
     /// `None`: no sandbox that is made has a user namespace.
     pub user_ids: Option<UserIds>,
+    /// Of the kind that sandboxes of the default runtime have.
+    pub(crate) stock: Stock,
     pub reports: Reports,
     pub lease: Arc<Lease>,
     pub settings: HostSettings,
@@ -64,6 +68,8 @@ pub struct HostSettings {
     pub available: Capabilities,
     /// The kernel enforces AppArmor profiles.
     pub apparmor: bool,
+    /// Namespaces that are made ahead.
+    pub namespaces_ahead: usize,
     /// The agent's own hard limit.
     pub open_files: u64,
     pub boot_id: String,
@@ -86,6 +92,7 @@ impl Host {
             cgroups,
             addresses,
             user_ids,
+            stock: Stock::of(settings.namespaces_ahead),
             reports,
             lease,
             nursery: Arc::new(Nursery::of(settings.program.clone())),
@@ -127,8 +134,25 @@ impl Host {
     /// # Errors
     /// [`Exhausted`]
     pub(crate) fn take_user_ids(&self, runtime: Runtime) -> Result<Option<IdRange>, Exhausted> {
-        let user_ids = self.user_ids.as_ref().filter(|_| takes_user_namespace(runtime));
-        user_ids.map(UserIds::take).transpose()
+        self.user_ids_of(runtime).map(UserIds::take).transpose()
+    }
+
+    /// Namespaces that were made ahead, with their ids, where there are such as the runtime takes.
+    pub(crate) fn take_namespaces(&self, runtime: Runtime) -> Option<Namespaces> {
+        let is_of_default =
+            self.user_ids_of(runtime).is_some() == self.user_ids_of(self.settings.default_runtime).is_some();
+        is_of_default.then(|| self.stock.take())?
+    }
+
+    /// Keeps namespaces ready for the next sandboxes. Never returns.
+    pub(crate) async fn keep_stocked(&self) {
+        self.stock
+            .keep_filled(self.user_ids_of(self.settings.default_runtime))
+            .await;
+    }
+
+    fn user_ids_of(&self, runtime: Runtime) -> Option<&UserIds> {
+        self.user_ids.as_ref().filter(|_| takes_user_namespace(runtime))
     }
 
     /// The cgroup of a sandbox.

@@ -22,4 +22,5 @@ pub mod runtime;
 mod sandbox;
 pub mod sealed;
 pub mod session;
+mod stock;
 pub mod user_ids;

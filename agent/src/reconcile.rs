@@ -52,8 +52,15 @@ pub async fn run(
     reconciler.begin(follow.borrow_and_update().as_deref()).await?;
     // Who waited may have given up.
     ready.send(()).ok();
-    stop.run_until_cancelled(reconciler.follow(&ledger, &mut follow))
-        .await;
+    let host = reconciler.host.clone();
+    let following = async {
+        tokio::select! {
+            () = reconciler.follow(&ledger, &mut follow) => {}
+            // Not before it is known which ids are taken.
+            () = host.keep_stocked() => {}
+        }
+    };
+    stop.run_until_cancelled(following).await;
     Ok(())
 }
 

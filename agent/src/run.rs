@@ -329,6 +329,7 @@ fn host_settings(config: &Config, boot_id: String) -> Result<HostSettings, RunEr
         filters: Arc::default(),
         available: available_capabilities()?,
         apparmor: node::has_apparmor(),
+        namespaces_ahead: config.namespaces_ahead.into(),
         open_files,
         boot_id,
         program: Launch::this_program(),

@@ -11,6 +11,7 @@ use crate::record::{self, RecordStage};
 use crate::runtime::firewall::Rules;
 use crate::runtime::image::Image;
 use crate::runtime::monitor::Monitor;
+use crate::runtime::namespace::Namespaces;
 use crate::runtime::network::NetworkError;
 use crate::runtime::user_namespace::IdRange;
 use crate::sealed::SealedError;
@@ -58,6 +59,8 @@ pub(crate) struct Parts {
     pub(crate) ip: Option<Ipv4Addr>,
     /// Of its user namespace; `None`: it has none.
     pub(crate) user_ids: Option<IdRange>,
+    /// Made ahead, and not pinned yet.
+    pub(crate) namespaces: Option<Namespaces>,
     /// One per container, in their order.
     pub(crate) images: Vec<Arc<Image>>,
     pub(crate) spec: Option<wire::MonitorSpec>,
@@ -193,7 +196,10 @@ impl Sandbox {
                 }
                 continue;
             }
+            // Until all runs; a probe may take its time.
+            let mut way = steps.contains(&Step::Start).then(|| self.host.stock.make_way());
             for step in steps {
+                way.take_if(|_| step == Step::AwaitReady);
                 let removes = step == Step::Remove;
                 let mut interrupt = Interrupt(orders.clone());
                 match execute::execute(&mut self, step, &mut interrupt).await {

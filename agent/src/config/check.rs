@@ -134,6 +134,7 @@ pub(super) fn check(given: Settings) -> Result<Config, Vec<Problem>> {
             sandbox_cidr,
             user_namespaces: given.user_namespaces.unwrap_or_default(),
             user_ids,
+            namespaces_ahead: given.namespaces_ahead.unwrap_or_default(),
             dns: given.dns.unwrap_or_default(),
             protect,
         }),

@@ -10,7 +10,7 @@ use crate::record::RecordStage;
 use crate::runtime::files;
 use crate::runtime::logs::{self, Query, Source};
 use crate::runtime::namespace;
-use crate::sandbox::{Interrupt, Parts, Sandbox};
+use crate::sandbox::{Interrupt, Sandbox};
 use futures::StreamExt;
 use proto::id::Name;
 use proto::status::Reason;
@@ -94,6 +94,12 @@ pub(super) async fn release(sandbox: &mut Sandbox) -> Result<(), Halt> {
     if !failures.is_empty() {
         return Err(Halt::Leftovers(failures));
     }
+    forget(sandbox);
+    Ok(())
+}
+
+/// Nothing of it needs its parts any more: others may have its address and ids.
+fn forget(sandbox: &mut Sandbox) {
     let parts = std::mem::take(&mut sandbox.parts);
     if let Some(ip) = parts.ip {
         sandbox.host.addresses.give_back(ip);
@@ -101,7 +107,6 @@ pub(super) async fn release(sandbox: &mut Sandbox) -> Result<(), Halt> {
     if let (Some(all), Some(ids)) = (&sandbox.host.user_ids, parts.user_ids) {
         all.give_back(ids);
     }
-    Ok(())
 }
 
 /// Records and tells the end.
@@ -144,7 +149,8 @@ pub(super) async fn remove(sandbox: &mut Sandbox) -> Result<(), Halt> {
     if !failures.is_empty() {
         return Err(Halt::Leftovers(failures));
     }
-    sandbox.parts = Parts::default();
+    // One of which hardly anything was made is removed without being released.
+    forget(sandbox);
     sandbox.observed.stage = Stage::Absent;
     sandbox.host.reports.gone(sandbox.uid, &sandbox.report.sandbox_id);
     Ok(())

@@ -40,7 +40,11 @@ pub(super) async fn address(sandbox: &mut Sandbox) -> Result<(), Halt> {
     sandbox.parts.ip = Some(ip);
     let spec = spec(sandbox)?;
     let runtime = spec.runtime.unwrap_or(sandbox.host.settings.default_runtime);
-    sandbox.parts.user_ids = sandbox.host.take_user_ids(runtime).map_err(Failure::from)?;
+    sandbox.parts.namespaces = sandbox.host.take_namespaces(runtime);
+    sandbox.parts.user_ids = match &sandbox.parts.namespaces {
+        Some(ahead) => ahead.ids(),
+        None => sandbox.host.take_user_ids(runtime).map_err(Failure::from)?,
+    };
     sandbox.report.phase = wire::Phase::Scheduled.into();
     sandbox.report.ip = ip.to_string();
     sandbox.report.timings_ms.clear();
@@ -69,6 +73,7 @@ fn waiting(name: &str) -> wire::ContainerStatus {
 pub(super) async fn provide(sandbox: &mut Sandbox, interrupt: &mut Interrupt) -> Result<(), Halt> {
     let begun = Instant::now();
     let spec = spec(sandbox)?;
+    let ahead = sandbox.parts.namespaces.take();
     let pulled = async {
         let pulled = tokio::select! {
             pulled = pull(sandbox, &spec) => pulled.map_err(Halt::from),
@@ -79,7 +84,11 @@ pub(super) async fn provide(sandbox: &mut Sandbox, interrupt: &mut Interrupt) ->
     let (dir, name) = (host::pins(&sandbox.dir), hostname(&sandbox.report.sandbox_id));
     let user_ids = sandbox.parts.user_ids;
     let pinned = async {
-        let pinned = blocking(move || namespace::create(&dir, &name, user_ids)).await;
+        let pin = move || match ahead {
+            Some(ahead) => ahead.pin(&dir, &name),
+            None => namespace::create(&dir, &name, user_ids),
+        };
+        let pinned = blocking(pin).await;
         (pinned, Instant::now())
     };
     sandbox.host.prime(&spec);

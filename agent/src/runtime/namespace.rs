@@ -12,6 +12,7 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, setns, unshare};
 use std::fs::{self, File};
 use std::io;
+use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Condvar, Mutex, PoisonError};
 
@@ -62,11 +63,6 @@ impl Pins {
             ("user", &self.user),
         ]
     }
-
-    /// Those that every sandbox has, or all.
-    fn needed(&self, ids: Option<IdRange>) -> impl Iterator<Item = (&'static str, &Path)> {
-        self.all().into_iter().take(if ids.is_some() { 4 } else { 3 })
-    }
 }
 
 /// Why the namespaces of a sandbox can't be made or removed.
@@ -86,8 +82,8 @@ pub enum NamespaceError {
     Unshare(Errno),
     #[error("cannot make a user namespace: {0}")]
     Pioneer(String),
-    #[error("cannot enter the namespace at {}: {source}", path.display())]
-    Enter { path: PathBuf, source: io::Error },
+    #[error("cannot enter a namespace that was just made: {0}")]
+    Enter(Errno),
     #[error("cannot set the host name `{hostname}`: {source}")]
     SetHostname { hostname: String, source: Errno },
     #[error("cannot raise `lo` in the new network namespace: {0}")]
@@ -100,28 +96,138 @@ pub enum NamespaceError {
     },
 }
 
-/// Makes the namespaces and pins them below `dir`, a sandbox's `ns` folder, which is made if need be. `lo` is up
-/// inside, there is no other link. With `ids`, they belong to a user namespace of these. Takes some milliseconds: call
-/// it where blocking is allowed.
+/// Namespaces that are no sandbox's yet, and are gone when this is dropped, also by the end of this process. `lo` is up
+/// inside, there is no other link.
+#[derive(Debug)]
+pub struct Namespaces {
+    net: File,
+    uts: File,
+    ipc: File,
+    user: Option<File>,
+    ids: Option<IdRange>,
+}
+
+impl Namespaces {
+    /// With `ids`, they belong to a user namespace of these. Takes some milliseconds: call it where blocking is allowed.
+    ///
+    /// # Errors
+    /// [`NamespaceError`]
+    pub fn make(ids: Option<IdRange>) -> Result<Self, NamespaceError> {
+        let _turn = Turn::take();
+        on_a_thread(|| match ids {
+            Some(ids) => Self::owned(ids),
+            None => {
+                unshare(NAMESPACES).map_err(NamespaceError::Unshare)?;
+                let made = Self::of(Path::new("/proc/thread-self"), None)?;
+                settle(ALL_GROUPS)?;
+                Ok(made)
+            }
+        })
+    }
+
+    /// By a process, since a thread can't have a user namespace of its own.
+    fn owned(ids: IdRange) -> Result<Self, NamespaceError> {
+        let pioneer = Pioneer {
+            namespaces: NAMESPACES,
+            owner: ids.root(),
+            mounts: &[],
+        };
+        let made = pioneer.explore(|pid| {
+            let process = PathBuf::from(format!("/proc/{pid}"));
+            map_ids(&process, ids)?;
+            Self::of(&process, Some(ids))
+        });
+        let (made, _) = made.map_err(|error| NamespaceError::Pioneer(error.to_string()))?;
+        let made = made?;
+        enter(&made.net, CloneFlags::CLONE_NEWNET)?;
+        settle(&format!("{} {}", ids.root(), ids.root() + (IDS - 1)))?;
+        Ok(made)
+    }
+
+    /// Those that a process or thread is in.
+    fn of(process: &Path, ids: Option<IdRange>) -> Result<Self, NamespaceError> {
+        let open = |kind: &str| {
+            let path = process.join("ns").join(kind);
+            File::open(&path).map_err(file("open", &path))
+        };
+        Ok(Self {
+            net: open("net")?,
+            uts: open("uts")?,
+            ipc: open("ipc")?,
+            user: ids.map(|_| open("user")).transpose()?,
+            ids,
+        })
+    }
+
+    /// Which ids on the host those in here are; `None`: the same.
+    #[must_use]
+    pub fn ids(&self) -> Option<IdRange> {
+        self.ids
+    }
+
+    /// Gives them to a sandbox: pins them below `dir`, its `ns` folder, which is made if need be.
+    ///
+    /// # Errors
+    /// [`NamespaceError`]; what is below `dir` is removed then, also where it was there before: call [`remove`] first
+    /// where an earlier attempt may have been interrupted.
+    pub fn pin(&self, dir: &Path, hostname: &str) -> Result<Pins, NamespaceError> {
+        if hostname.is_empty() || hostname.len() > MAX_HOSTNAME {
+            return Err(NamespaceError::Hostname(hostname.to_owned()));
+        }
+        let pins = Pins::below(dir);
+        let pinned = self.name(hostname).and_then(|()| self.pin_all(dir, &pins));
+        if let Err(error) = pinned {
+            for failure in remove(dir) {
+                tracing::warn!(%failure, "cannot undo the pinning of namespaces");
+            }
+            return Err(error);
+        }
+        Ok(pins)
+    }
+
+    fn name(&self, hostname: &str) -> Result<(), NamespaceError> {
+        on_a_thread(|| {
+            enter(&self.uts, CloneFlags::CLONE_NEWUTS)?;
+            nix::unistd::sethostname(hostname).map_err(|source| NamespaceError::SetHostname {
+                hostname: hostname.to_owned(),
+                source,
+            })
+        })
+    }
+
+    fn pin_all(&self, dir: &Path, pins: &Pins) -> Result<(), NamespaceError> {
+        fs::create_dir_all(dir).map_err(file("create", dir))?;
+        // A mount of its own that shares nothing: the pins must not spread into other mount namespaces, where they
+        // would keep the namespaces alive.
+        bind(dir, dir, "mount")?;
+        mount(None::<&str>, dir, None::<&str>, MsFlags::MS_PRIVATE, None::<&str>).map_err(|source| {
+            NamespaceError::Mount {
+                act: "make private",
+                path: dir.to_owned(),
+                source,
+            }
+        })?;
+        let of_all = [
+            (&self.net, &pins.net),
+            (&self.uts, &pins.uts),
+            (&self.ipc, &pins.ipc),
+        ];
+        let of_user = self.user.as_ref().map(|user| (user, &pins.user));
+        for (namespace, pin) in of_all.into_iter().chain(of_user) {
+            File::create_new(pin).map_err(file("create", pin))?;
+            let namespace = PathBuf::from(format!("/proc/self/fd/{}", namespace.as_raw_fd()));
+            bind(&namespace, pin, "pin")?;
+        }
+        Ok(())
+    }
+}
+
+/// Makes namespaces and pins them at once; see [`Namespaces`].
 ///
 /// # Errors
-/// [`NamespaceError`]; what is below `dir` is removed then, also where it was there before: call [`remove`] first
-/// where an earlier attempt may have been interrupted.
+/// As [`Namespaces::make`] and [`Namespaces::pin`].
 pub fn create(dir: &Path, hostname: &str, ids: Option<IdRange>) -> Result<Pins, NamespaceError> {
-    if hostname.is_empty() || hostname.len() > MAX_HOSTNAME {
-        return Err(NamespaceError::Hostname(hostname.to_owned()));
-    }
-    let _turn = Turn::take();
-    let pins = Pins::below(dir);
-    match make(dir, &pins, hostname, ids) {
-        Ok(()) => Ok(pins),
-        Err(error) => {
-            for failure in remove(dir) {
-                tracing::warn!(%failure, "cannot undo the creation of namespaces");
-            }
-            Err(error)
-        }
-    }
+    Namespaces::make(ids)?.pin(dir, hostname)
 }
 
 /// Removes the pins and the folder; every failure. With the last pin and process a namespace is gone, and its
@@ -159,59 +265,6 @@ pub fn remove(dir: &Path) -> Vec<NamespaceError> {
     failures
 }
 
-fn make(dir: &Path, pins: &Pins, hostname: &str, ids: Option<IdRange>) -> Result<(), NamespaceError> {
-    fs::create_dir_all(dir).map_err(file("create", dir))?;
-    // A mount of its own that shares nothing: the pins must not spread into other mount namespaces, where they
-    // would keep the namespaces alive.
-    bind(dir, dir, "mount")?;
-    mount(None::<&str>, dir, None::<&str>, MsFlags::MS_PRIVATE, None::<&str>).map_err(|source| {
-        NamespaceError::Mount {
-            act: "make private",
-            path: dir.to_owned(),
-            source,
-        }
-    })?;
-    for (_, pin) in pins.needed(ids) {
-        File::create_new(pin).map_err(file("create", pin))?;
-    }
-    on_a_thread(|| match ids {
-        Some(ids) => make_owned(pins, hostname, ids),
-        None => {
-            unshare(NAMESPACES).map_err(NamespaceError::Unshare)?;
-            settle(hostname, ALL_GROUPS)?;
-            pin(Path::new("/proc/thread-self/ns"), pins, None)
-        }
-    })
-}
-
-/// By a process, since a thread can't have a user namespace of its own.
-fn make_owned(pins: &Pins, hostname: &str, ids: IdRange) -> Result<(), NamespaceError> {
-    let pioneer = Pioneer {
-        namespaces: NAMESPACES,
-        owner: ids.root(),
-        mounts: &[],
-    };
-    let made = pioneer.explore(|pid| {
-        let process = PathBuf::from(format!("/proc/{pid}"));
-        map_ids(&process, ids)?;
-        pin(&process.join("ns"), pins, Some(ids))?;
-        for (path, kind) in [
-            (&pins.net, CloneFlags::CLONE_NEWNET),
-            (&pins.uts, CloneFlags::CLONE_NEWUTS),
-        ] {
-            File::open(path)
-                .and_then(|namespace| Ok(setns(namespace, kind)?))
-                .map_err(|source| NamespaceError::Enter {
-                    path: path.clone(),
-                    source,
-                })?;
-        }
-        settle(hostname, &format!("{} {}", ids.root(), ids.root() + (IDS - 1)))
-    });
-    let (done, _) = made.map_err(|error| NamespaceError::Pioneer(error.to_string()))?;
-    done
-}
-
 /// Says which ids on the host those of the user namespace are that the process is in.
 pub(super) fn map_ids(process: &Path, ids: IdRange) -> Result<(), NamespaceError> {
     for name in ["uid_map", "gid_map"] {
@@ -221,12 +274,8 @@ pub(super) fn map_ids(process: &Path, ids: IdRange) -> Result<(), NamespaceError
     Ok(())
 }
 
-/// Readies the calling thread's namespaces; `groups` may ping, as the host numbers them.
-fn settle(hostname: &str, groups: &str) -> Result<(), NamespaceError> {
-    nix::unistd::sethostname(hostname).map_err(|source| NamespaceError::SetHostname {
-        hostname: hostname.to_owned(),
-        source,
-    })?;
+/// Readies the calling thread's network namespace; `groups` may ping, as the host numbers them.
+fn settle(groups: &str) -> Result<(), NamespaceError> {
     for (sysctl, value) in [LOW_PORTS, (PING, groups)] {
         let path = Path::new(sysctl);
         fs::write(path, value).map_err(file("set", path))?;
@@ -234,9 +283,9 @@ fn settle(hostname: &str, groups: &str) -> Result<(), NamespaceError> {
     super::network::raise_loopback().map_err(NamespaceError::Loopback)
 }
 
-fn pin(namespaces: &Path, pins: &Pins, ids: Option<IdRange>) -> Result<(), NamespaceError> {
-    pins.needed(ids)
-        .try_for_each(|(kind, pin)| bind(&namespaces.join(kind), pin, "pin"))
+/// The calling thread, which must end soon.
+fn enter(namespace: &File, kind: CloneFlags) -> Result<(), NamespaceError> {
+    setns(namespace, kind).map_err(NamespaceError::Enter)
 }
 
 fn file(act: &'static str, path: &Path) -> impl FnOnce(io::Error) -> NamespaceError + use<> {
@@ -255,7 +304,7 @@ fn bind(source: &Path, target: &Path, act: &'static str) -> Result<(), Namespace
 }
 
 /// A namespace belongs to a thread: one that ends with the act changes nobody else's.
-fn on_a_thread(act: impl FnOnce() -> Result<(), NamespaceError> + Send) -> Result<(), NamespaceError> {
+fn on_a_thread<T: Send>(act: impl FnOnce() -> Result<T, NamespaceError> + Send) -> Result<T, NamespaceError> {
     std::thread::scope(|scope| {
         let thread = std::thread::Builder::new()
             .name("namespace".to_owned())
@@ -318,7 +367,7 @@ mod tests {
         let dir = parent.path().join("7/ns");
         let pins = create(&dir, "web", None).expect("made; run this as root");
         assert!(!pins.user.exists());
-        for (kind, pin) in pins.needed(None) {
+        for (kind, pin) in pins.all().into_iter().filter(|(kind, _)| *kind != "user") {
             let own = Path::new("/proc/thread-self/ns").join(kind);
             assert_ne!(inode(pin), inode(own), "{kind} is the caller's own");
         }

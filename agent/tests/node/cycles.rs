@@ -24,14 +24,14 @@ fn thousand_sandboxes_made_and_removed_leave_nothing() {
         let empty = machine.traces().await;
         cycle(&mut session, 1..=FIRST).await;
         machine.await_traces(&empty).await;
-        let before = agent.footprint();
+        let before = agent.footprint().await;
         let asked = std::env::var(CYCLES_VARIABLE).ok();
         let cycles = asked.map_or(CYCLES, |asked| asked.parse().expect("a number"));
         let begun = std::time::Instant::now();
         cycle(&mut session, FIRST + 1..=FIRST + cycles).await;
         eprintln!("{cycles} cycles took {:?}", begun.elapsed());
         machine.await_traces(&empty).await;
-        let after = agent.footprint();
+        let after = agent.footprint().await;
         eprintln!("{before:?}, then {after:?}");
         assert_eq!(after.descriptors, before.descriptors, "{after:#?}");
         assert!(

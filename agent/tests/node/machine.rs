@@ -460,10 +460,14 @@ fn folders(path: &Path) -> Vec<PathBuf> {
     folders
 }
 
+/// As is the default.
+const NAMESPACES_AHEAD: usize = 16;
+
 /// What an agent's process has of the machine.
 #[derive(Debug)]
 pub(crate) struct Footprint {
-    pub(crate) descriptors: BTreeSet<String>,
+    /// What they are of, without the numbers of namespaces; in order.
+    pub(crate) descriptors: Vec<String>,
     pub(crate) memory_kib: u64,
 }
 
@@ -475,22 +479,39 @@ impl Running {
         self.0.id()
     }
 
-    pub(crate) fn footprint(&self) -> Footprint {
+    /// Once the agent has made ahead all namespaces that it makes ahead.
+    pub(crate) async fn footprint(&self) -> Footprint {
+        let begun = std::time::Instant::now();
+        loop {
+            let footprint = self.footprint_now();
+            let ahead = footprint.descriptors.iter().filter(|target| *target == "user:");
+            if ahead.count() == NAMESPACES_AHEAD {
+                return footprint;
+            }
+            assert!(begun.elapsed() < PATIENCE, "{footprint:#?}");
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    }
+
+    fn footprint_now(&self) -> Footprint {
         let process = Path::new("/proc").join(self.pid().to_string());
         let descriptors = fs::read_dir(process.join("fd")).expect("it runs").flatten();
+        let targets = descriptors.filter_map(|fd| fs::read_link(fd.path()).ok());
+        let mut descriptors: Vec<_> = targets
+            .map(|target| {
+                let target = target.display().to_string();
+                match target.split_once('[') {
+                    Some((kind @ ("net:" | "uts:" | "ipc:" | "user:"), _)) => kind.to_owned(),
+                    _ => target,
+                }
+            })
+            .collect();
+        descriptors.sort_unstable();
         let status = fs::read_to_string(process.join("status")).expect("it runs");
         let memory = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
         let memory = memory.and_then(|memory| memory.trim().strip_suffix(" kB"));
         Footprint {
-            descriptors: descriptors
-                .filter_map(|fd| {
-                    Some(format!(
-                        "{:?} {:?}",
-                        fd.file_name(),
-                        fs::read_link(fd.path()).ok()?
-                    ))
-                })
-                .collect(),
+            descriptors,
             memory_kib: memory.and_then(|memory| memory.parse().ok()).expect("a number"),
         }
     }
