@@ -131,6 +131,7 @@ fn run_agent(configuration: Configuration) -> anyhow::Result<()> {
         Some(LogFormat::Human) | None => log.init(),
     }
     let config = settings.check()?;
+    run::prepare_process();
     runtime()?.block_on(async {
         let stop = CancellationToken::new();
         let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;

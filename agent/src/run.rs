@@ -20,6 +20,7 @@ use crate::runtime::image::{CollectPolicy, ImageError, ImageStore, RegistryConfi
 use crate::runtime::monitor::Launch;
 use crate::runtime::network::{Network, NetworkConfig, NetworkError};
 use crate::runtime::process;
+use crate::runtime::sys::heap;
 use crate::runtime::user_namespace::{self, ProbeError};
 use crate::sealed::SealedError;
 use crate::session;
@@ -128,6 +129,11 @@ async fn open_images_in_turn(
             opened => return opened,
         }
     }
+}
+
+/// Readies the process for an agent. Called before there are threads.
+pub fn prepare_process() {
+    heap::share_arenas();
 }
 
 /// Runs until `stop`.

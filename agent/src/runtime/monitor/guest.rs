@@ -23,7 +23,6 @@ pub struct Guest {
     dir: PathBuf,
     connection: UnixStream,
     next_id: u64,
-    buffer: Vec<u8>,
 }
 
 /// How it has ended.
@@ -74,7 +73,6 @@ impl Guest {
             dir: dir.to_owned(),
             connection,
             next_id: 1,
-            buffer: vec![0; socket::MAX_PACKET],
         })
     }
 
@@ -138,17 +136,14 @@ impl Guest {
     }
 
     async fn notice(&mut self) -> Result<Option<Notice>, MonitorError> {
-        let Self {
-            connection, buffer, ..
-        } = self;
-        let received =
-            connection.async_io(Interest::READABLE, || socket::receive(connection.as_fd(), buffer));
+        let connection = &self.connection;
+        let received = connection.async_io(Interest::READABLE, || socket::packet(connection.as_fd()));
         match received.await {
-            Ok((0, _)) | Err(_) => Err(self.gone()),
-            // What is not understood is of a newer monitor.
-            Ok((length, _)) => Ok(wire::MonitorNotice::decode(&self.buffer[..length])
+            Ok(packet) if !packet.is_empty() => Ok(wire::MonitorNotice::decode(&*packet)
+                // What is not understood is of a newer monitor.
                 .ok()
                 .and_then(|notice| notice.notice)),
+            Ok(_) | Err(_) => Err(self.gone()),
         }
     }
 

@@ -3,7 +3,7 @@
 
 use nix::sys::socket::{
     AddressFamily, Backlog, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, UnixAddr,
-    bind, connect, listen, recvmsg, sendmsg, socket,
+    bind, connect, listen, recv, recvmsg, sendmsg, socket,
 };
 use std::fs::File;
 use std::io::{self, IoSlice, IoSliceMut};
@@ -72,6 +72,17 @@ pub(crate) fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<(
         }
     }
     Ok((message.bytes, streams))
+}
+
+/// One packet, in memory of its own size; empty: the other side has gone. Agents have hundreds of connections on which next
+/// to nothing comes: none has a buffer of its own.
+pub(super) fn packet(socket: BorrowedFd<'_>) -> io::Result<Vec<u8>> {
+    let measure = MsgFlags::MSG_PEEK | MsgFlags::MSG_TRUNC;
+    let length = recv(socket.as_raw_fd(), &mut [], measure)?;
+    let mut packet = vec![0; length.min(MAX_PACKET)];
+    let length = recv(socket.as_raw_fd(), &mut packet, MsgFlags::empty())?;
+    packet.truncate(length);
+    Ok(packet)
 }
 
 fn at<T>(path: &Path, act: impl FnOnce(&UnixAddr) -> nix::Result<T>) -> io::Result<T> {

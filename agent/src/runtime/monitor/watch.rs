@@ -12,9 +12,10 @@ use proto::wire::monitor_notice::Notice;
 use proto::wire::{self, MonitorPhase, MonitorState};
 use std::collections::BTreeMap;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+use tokio::io::Interest;
 use tokio::net::UnixStream;
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -105,7 +106,6 @@ impl Monitor {
         let link = Link {
             dir: dir.clone(),
             connection,
-            buffer: vec![0; socket::MAX_PACKET],
             state: sender,
             last: None,
             waiting: BTreeMap::new(),
@@ -168,7 +168,6 @@ struct Link {
     dir: PathBuf,
     /// `None`: the monitor has closed it, as it does right before its end.
     connection: Option<UnixStream>,
-    buffer: Vec<u8>,
     state: watch::Sender<MonitorState>,
     last: Option<MonitorState>,
     waiting: BTreeMap<u64, oneshot::Sender<wire::MonitorAnswer>>,
@@ -182,9 +181,9 @@ impl Link {
             tokio::select! {
                 // What it has said before its end is heard before its end: an answer to what has ended it, above all.
                 biased;
-                received = receive(self.connection.as_ref(), &mut self.buffer) => match received {
-                    Ok(0) | Err(_) => self.disconnect(),
-                    Ok(length) => self.take(length),
+                received = receive(self.connection.as_ref()) => match received {
+                    Ok(packet) if !packet.is_empty() => self.take(&packet),
+                    Ok(_) | Err(_) => self.disconnect(),
                 },
                 order = orders.recv() => match order {
                     Some(order) => self.send(order).await,
@@ -220,8 +219,8 @@ impl Link {
         }
     }
 
-    fn take(&mut self, length: usize) {
-        let notice = match wire::MonitorNotice::decode(&self.buffer[..length]) {
+    fn take(&mut self, packet: &[u8]) {
+        let notice = match wire::MonitorNotice::decode(packet) {
             Ok(notice) => notice.notice,
             Err(error) => {
                 tracing::warn!(%error, dir = %self.dir.display(), "a monitor said what is not understood");
@@ -280,17 +279,14 @@ impl Link {
     }
 }
 
-/// One packet; 0: the connection has ended. For ever without a connection.
-async fn receive(connection: Option<&UnixStream>, buffer: &mut [u8]) -> io::Result<usize> {
-    let Some(connection) = connection else {
-        return std::future::pending().await;
-    };
-    loop {
-        connection.readable().await?;
-        match connection.try_read(buffer) {
-            Err(fault) if fault.kind() == io::ErrorKind::WouldBlock => {}
-            read => return read,
+/// One packet; an empty one: the connection has ended. For ever without a connection.
+async fn receive(connection: Option<&UnixStream>) -> io::Result<Vec<u8>> {
+    match connection {
+        Some(connection) => {
+            let packet = || socket::packet(connection.as_fd());
+            connection.async_io(Interest::READABLE, packet).await
         }
+        None => std::future::pending().await,
     }
 }
 

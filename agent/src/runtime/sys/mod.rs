@@ -5,6 +5,7 @@
 pub(crate) mod bpf;
 pub(crate) mod clone;
 pub(crate) mod fork;
+pub(crate) mod heap;
 pub(crate) mod mount;
 pub(crate) mod namespace;
 pub(crate) mod pidfd;
