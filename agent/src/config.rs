@@ -169,7 +169,7 @@ pub struct Settings {
     pub user_ids: Option<String>,
 
     /// How many sandboxes' namespaces are made ahead, while nothing else is to be done, so that they start sooner; each
-    /// takes the kernel some 300 KiB. 0: none [default: 16]
+    /// takes the kernel some 200 KiB. 0: none [default: 16]
     #[arg(long, env = "SBX_NAMESPACES_AHEAD", value_name = "N", global = true)]
     pub namespaces_ahead: Option<u16>,
 
