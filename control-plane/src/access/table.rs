@@ -47,6 +47,7 @@ const METHODS: &[(&str, Rule)] = &[
     ("/sandboxd.v1.Raft/Vote", Replica),
     ("/sandboxd.v1.Raft/PreVote", Replica),
     ("/sandboxd.v1.Raft/InstallSnapshot", Replica),
+    ("/sandboxd.v1.Raft/HeldSnapshot", Replica),
     ("/sandboxd.v1.Raft/TransferLeader", Replica),
     ("/sandboxd.v1.Raft/ReadIndex", Replica),
     ("/sandboxd.v1.Raft/DescribeCluster", Replica),

@@ -156,6 +156,15 @@ impl wire::raft_server::Raft for PeerService {
         }))
     }
 
+    async fn held_snapshot(
+        &self,
+        request: Request<wire::SnapshotStart>,
+    ) -> Result<Response<wire::SnapshotHeld>, Status> {
+        let held = transfer::held(&self.inbox, request.into_inner()).await;
+        let held = held.map_err(|e| Status::aborted(e.to_string()))?;
+        Ok(Response::new(held))
+    }
+
     async fn transfer_leader(
         &self,
         request: Request<wire::TransferLeaderRequest>,

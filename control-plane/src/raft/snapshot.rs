@@ -63,6 +63,10 @@ pub enum SnapshotError {
     },
     #[error("the snapshot has no file {file}")]
     NoSuchFile { file: u32 },
+    #[error("snapshot file {name} was to go on from byte {bytes}, which is not how far it has come")]
+    NotHeld { name: String, bytes: u64 },
+    #[error("another transfer has taken the place of this one")]
+    Superseded,
 }
 
 /// A complete snapshot. Clones share it; one that was superseded or only received is removed from the disk
@@ -158,6 +162,27 @@ impl SnapshotFiles {
         Ok(filled)
     }
 
+    /// From which byte on each file must be sent to a replica that holds these already: it has what was sent before, as far
+    /// as that is what is here.
+    pub(super) fn lacking(&self, held: &[wire::HeldFile]) -> Result<Vec<u64>, SnapshotError> {
+        let mut from = vec![0; self.0.manifest.files.len()];
+        for held in held {
+            let file = entry(&self.0.manifest, held.file)?;
+            let is_same = match held.bytes.cmp(&file.len) {
+                std::cmp::Ordering::Equal => held.crc32 == file.crc32,
+                std::cmp::Ordering::Less => {
+                    let path = files_dir(self.dir()).join(&file.name);
+                    sum(&path, held.bytes)? == (held.bytes, held.crc32)
+                }
+                std::cmp::Ordering::Greater => false,
+            };
+            if is_same {
+                from[held.file as usize] = held.bytes;
+            }
+        }
+        Ok(from)
+    }
+
     /// Together with what it covers, as openraft wants it.
     pub fn into_snapshot(self) -> Snapshot {
         Snapshot {
@@ -229,22 +254,27 @@ fn is_plain(name: &str) -> bool {
 
 /// Measures and sums a file.
 pub(super) fn measure(dir: &Path, name: &str) -> Result<wire::SnapshotFile, SnapshotError> {
-    let path = dir.join(name);
-    let mut file = File::open(&path).map_err(failed("open", &path))?;
+    let (len, crc32) = sum(&dir.join(name), u64::MAX)?;
+    Ok(wire::SnapshotFile {
+        name: name.to_owned(),
+        len,
+        crc32,
+    })
+}
+
+/// Sums the first bytes of a file, `most` of them at most; how many those are, and their checksum.
+fn sum(path: &Path, most: u64) -> Result<(u64, u32), SnapshotError> {
+    let mut file = File::open(path).map_err(failed("open", path))?.take(most);
     let mut hasher = crc32fast::Hasher::new();
     let mut buffer = vec![0; BUFFER];
     let mut total = 0;
     loop {
-        let len = file.read(&mut buffer).map_err(failed("read", &path))?;
+        let len = file.read(&mut buffer).map_err(failed("read", path))?;
         if len == 0 {
             break;
         }
         hasher.update(&buffer[..len]);
         total += len as u64;
     }
-    Ok(wire::SnapshotFile {
-        name: name.to_owned(),
-        len: total,
-        crc32: hasher.finalize(),
-    })
+    Ok((total, hasher.finalize()))
 }

@@ -111,6 +111,8 @@ impl Stored {
     pub(super) fn build(&self) -> Result<SnapshotFiles, StoreError> {
         let built = self.checkpoint()?;
         self.offer(&built);
+        // Who has come so far needs nobody else's.
+        self.inbox.clear()?;
         Ok(built)
     }
 

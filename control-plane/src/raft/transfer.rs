@@ -1,7 +1,8 @@
-//! A snapshot on its way to another replica, and into this one: pieces of files over a stream, bounded memory.
+//! A snapshot on its way to another replica, and into this one: pieces of files over a stream, bounded memory. One that
+//! has broken off goes on from there: the other side says first what it holds.
 //!
 //! Owns the size of a piece and when a transfer counts as stalled. Files are checked by [`super::incoming`].
-//! [`send`] is called by [`super::network`], [`receive`] by [`super::peer`].
+//! [`send`] is called by [`super::network`], [`held`] and [`receive`] by [`super::peer`].
 
 use super::incoming::{Inbox, Incoming};
 use super::link::Peer;
@@ -11,7 +12,7 @@ use proto::wire;
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Status, Streaming};
+use tonic::{Code, Status, Streaming};
 
 /// Bytes of one piece: few calls per file, and small beside what either side holds anyway.
 const PIECE_BYTES: usize = 512 << 10;
@@ -21,6 +22,8 @@ const AHEAD: usize = 2;
 const STALL_TIMEOUT: Duration = Duration::from_secs(10);
 /// From the last piece to the answer: the other side syncs the files and loads the whole state.
 const INSTALL_TIMEOUT: Duration = Duration::from_secs(120);
+/// For the other side to say what it holds: it reads all of that.
+const HELD_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Why a snapshot did not get through.
 #[derive(Debug, thiserror::Error)]
@@ -31,6 +34,8 @@ pub(super) enum TransferError {
     Stalled,
     #[error("the snapshot was sent and is not installed after {INSTALL_TIMEOUT:?}")]
     NotInstalled,
+    #[error("the other replica has not said within {HELD_TIMEOUT:?} what it holds of the snapshot")]
+    NotSaid,
     #[error("the other replica: {0}")]
     Peer(#[from] Status),
     #[error("a task that reads or writes the snapshot's files has failed")]
@@ -45,6 +50,12 @@ pub(super) async fn send(
     vote: wire::Vote,
     files: SnapshotFiles,
 ) -> Result<wire::SnapshotInstalled, TransferError> {
+    let mut start = wire::SnapshotStart {
+        vote: Some(vote),
+        manifest: Some(files.manifest().clone()),
+        from: Vec::new(),
+    };
+    start.from = lacking(&mut peer, &start, &files).await?;
     let (parts, outgoing) = mpsc::channel(AHEAD);
     // The answer comes after the last piece: feeding goes on while it is awaited, never after it.
     let installing = peer.install_snapshot(ReceiverStream::new(outgoing));
@@ -52,7 +63,7 @@ pub(super) async fn send(
     tokio::select! {
         biased;
         early = &mut installing => return Ok(early?.into_inner()),
-        fed = feed(parts, vote, files) => fed?,
+        fed = feed(parts, start, files) => fed?,
     }
     match tokio::time::timeout(INSTALL_TIMEOUT, installing).await {
         Ok(installed) => Ok(installed?.into_inner()),
@@ -60,25 +71,43 @@ pub(super) async fn send(
     }
 }
 
+/// From which byte on each file is to be sent.
+async fn lacking(
+    peer: &mut Peer,
+    start: &wire::SnapshotStart,
+    files: &SnapshotFiles,
+) -> Result<Vec<u64>, TransferError> {
+    let asked = tokio::time::timeout(HELD_TIMEOUT, peer.held_snapshot(start.clone()));
+    let held = match asked.await.map_err(|_| TransferError::NotSaid)? {
+        Ok(held) => held.into_inner().files,
+        // A version that keeps nothing.
+        Err(status) if status.code() == Code::Unimplemented => return Ok(Vec::new()),
+        Err(status) => return Err(status.into()),
+    };
+    let of = files.clone();
+    let from = blocking(move || of.lacking(&held)).await?;
+    let (sent, bytes) = (from.iter().sum::<u64>(), files.size());
+    if sent > 0 {
+        tracing::info!(sent, bytes, "a snapshot is sent on from where it broke off");
+    }
+    Ok(from)
+}
+
 /// Puts all parts of a snapshot on their way. Ends without an error where the other side stops listening: its
 /// answer says why.
 async fn feed(
     parts: mpsc::Sender<wire::SnapshotPart>,
-    vote: wire::Vote,
+    start: wire::SnapshotStart,
     files: SnapshotFiles,
 ) -> Result<(), TransferError> {
     use wire::snapshot_part::Part;
-    let manifest = files.manifest().clone();
-    let lengths: Vec<u64> = manifest.files.iter().map(|file| file.len).collect();
-    let start = Part::Start(wire::SnapshotStart {
-        vote: Some(vote),
-        manifest: Some(manifest),
-    });
-    if !put(&parts, start).await? {
+    let lengths: Vec<u64> = files.manifest().files.iter().map(|file| file.len).collect();
+    let from = start.from.clone();
+    if !put(&parts, Part::Start(start)).await? {
         return Ok(());
     }
-    for (file, len) in (0..).zip(lengths) {
-        let mut offset = 0;
+    for (file, len) in (0_u32..).zip(lengths) {
+        let mut offset = from.get(file as usize).copied().unwrap_or_default();
         while offset < len {
             let from = files.clone();
             let data = tokio::task::spawn_blocking(move || read(&from, file, offset))
@@ -113,6 +142,18 @@ async fn put(
     }
 }
 
+/// What of a snapshot that is to be sent is in `inbox` already.
+pub(super) async fn held(
+    inbox: &Inbox,
+    start: wire::SnapshotStart,
+) -> Result<wire::SnapshotHeld, TransferError> {
+    let inbox = inbox.clone();
+    let sender = start.vote.map_or(0, |vote| vote.node_id);
+    let manifest = start.manifest.unwrap_or_default();
+    let files = blocking(move || inbox.held(sender, &manifest)).await?;
+    Ok(wire::SnapshotHeld { files })
+}
+
 /// Receives a snapshot into `inbox`, whole and checked, with the vote of the leader that sends it.
 pub(super) async fn receive(
     inbox: &Inbox,
@@ -124,7 +165,8 @@ pub(super) async fn receive(
     };
     let inbox = inbox.clone();
     let manifest = start.manifest.unwrap_or_default();
-    let mut incoming = blocking(move || inbox.begin(manifest)).await?;
+    let sender = start.vote.map_or(0, |vote| vote.node_id);
+    let mut incoming = blocking(move || inbox.go_on(sender, manifest, &start.from)).await?;
     while let Some(part) = next(&mut parts).await? {
         let Part::Piece(piece) = part else {
             return Err(TransferError::OutOfPlace);

@@ -5,6 +5,7 @@ mod crash;
 mod golden;
 mod levels;
 mod log;
+mod resumed;
 mod snapshots;
 mod state;
 mod suite;

@@ -135,15 +135,21 @@ impl Cluster {
 
     /// A running replica that belongs to no cluster yet, with the next number of this test.
     pub(super) async fn newcomer(&mut self) -> wire::Member {
-        let id = self.configs.len() as u64 + 1;
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        self.newcomer_at(listener, None).await
+    }
+
+    /// The same, reached by others at `url` where there is one.
+    pub(super) async fn newcomer_at(&mut self, listener: TcpListener, url: Option<String>) -> wire::Member {
+        let id = self.configs.len() as u64 + 1;
+        let own = format!("http://{}", listener.local_addr().unwrap());
         let endpoint = format!("http://127.0.0.1:{id}");
         let config = Config {
             id,
             listen: endpoint.trim_start_matches("http://").parse().unwrap(),
             peer_listen: listener.local_addr().unwrap(),
             advertise: endpoint.clone(),
-            advertise_peer: format!("http://{}", listener.local_addr().unwrap()),
+            advertise_peer: url.unwrap_or(own),
             data_dir: self._dir.path().join(id.to_string()),
             initial_cluster: Vec::new(),
             ..self.configs[0].clone()
@@ -180,6 +186,14 @@ impl Cluster {
     pub(super) fn kill(&mut self, id: u64) {
         let running = self.replicas[slot(id)].take().unwrap();
         self.ends.push(running.end());
+    }
+
+    /// Kills it, and returns when nothing of it runs any more.
+    pub(super) async fn end(&mut self, id: u64) {
+        let running = self.replicas[slot(id)].take().unwrap();
+        let end = running.end();
+        let joined = tokio::task::spawn_blocking(move || end.join()).await;
+        assert!(joined.unwrap().is_ok());
     }
 
     /// Whether it starts at all, from its disk.

@@ -8,5 +8,6 @@ mod lag;
 mod levels;
 mod load;
 mod members;
+mod transfer;
 
 use cluster::{Cluster, external, external_id, has};
