@@ -318,16 +318,28 @@ impl Members {
         self.hand_over(Some(to)).await
     }
 
-    /// The follower that is best prepared to lead; `None` where this replica does not lead, or nobody could.
-    pub(super) fn successor(&self) -> Option<u64> {
+    /// The followers that could lead, best prepared first.
+    pub(super) fn successors(&self) -> Result<Vec<u64>, MemberError> {
+        check_leads(&self.raft.metrics().borrow_watched())?;
         let cluster = describe::cluster(self.id, &self.raft, &self.replicated, &self.levels);
         let others = cluster.replicas.into_iter().filter(|r| r.id != self.id);
-        let ready = others.filter(|r| cluster.leader_id == self.id && r.voter && r.reachable);
-        ready.max_by_key(|r| r.matched_index).map(|r| r.id)
+        let mut ready: Vec<wire::Replica> = others.filter(|r| r.voter && r.reachable).collect();
+        ready.sort_by_key(|r| std::cmp::Reverse(r.matched_index));
+        Ok(ready.iter().map(|r| r.id).collect())
+    }
+
+    /// Where a member is, as this replica knows it.
+    pub(super) fn member(&self, id: u64) -> Option<Member> {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        metrics.membership_config.membership().get_node(&id).cloned()
     }
 
     async fn hand_over(&self, to: Option<u64>) -> Result<Leader, MemberError> {
-        let to = to.or_else(|| self.successor()).ok_or(MemberError::NoSuccessor)?;
+        let to = match to {
+            Some(to) => to,
+            None => *self.successors()?.first().ok_or(MemberError::NoSuccessor)?,
+        };
         let transferred = self.raft.trigger().transfer_leader(to).await;
         transferred.map_err(|_| MemberError::Stopped)?;
         let mut metrics = self.raft.metrics();

@@ -27,6 +27,7 @@
 //! | `hearing` | when a leader spoke last |
 //! | [`leadership`] | who leads, as this replica knows it |
 //! | `space` | room on the disk, and what is refused without |
+//! | `relief` | another leader where this one's disk has none |
 //! | `compaction` | the log kept short in bytes |
 //! | [`propose`] | commands into the log, their answers out of it |
 //! | [`read`] | how far a replica must have applied the log to show what was acknowledged |
@@ -68,6 +69,7 @@ mod network;
 mod peer;
 pub mod propose;
 pub mod read;
+mod relief;
 pub mod replica;
 pub mod replicated;
 pub mod restore;

@@ -13,7 +13,7 @@ use super::message;
 use super::read;
 use super::replica::Raft;
 use super::replicated::Replicated;
-use super::space::Space;
+use super::space::{Level, Space};
 use super::succession::Succession;
 use super::{codec, transfer};
 use crate::listen::{Audience, Incoming};
@@ -191,6 +191,14 @@ impl wire::raft_server::Raft for PeerService {
     ) -> Result<Response<wire::ClusterResponse>, Status> {
         let cluster = describe::cluster(self.id, &self.raft, &self.replicated, &self.levels);
         Ok(Response::new(cluster))
+    }
+
+    async fn look_for_room(
+        &self,
+        _: Request<wire::LookForRoomRequest>,
+    ) -> Result<Response<wire::LookForRoomResponse>, Status> {
+        let plenty = self.space.look() == Level::Plenty;
+        Ok(Response::new(wire::LookForRoomResponse { plenty }))
     }
 
     async fn dismiss(

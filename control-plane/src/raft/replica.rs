@@ -19,6 +19,7 @@ use super::network::Network;
 use super::peer::{self, PeerService};
 use super::propose::{Gate, Proposals, ProposeError};
 use super::read::{ReadError, Reads};
+use super::relief::Relief;
 use super::replicated::Replicated;
 use super::snapshot::SnapshotFiles;
 use super::space::Space;
@@ -102,6 +103,7 @@ struct Inner {
     raft: Raft,
     links: Links,
     members: Members,
+    relief: Relief,
     dismissal: Dismissal,
     levels: Levels,
     checks: Checks,
@@ -216,6 +218,7 @@ impl Replica {
         let replica = Self(Arc::new(Inner {
             id,
             own,
+            relief: Relief::new(changes.clone(), links.clone()),
             members: changes,
             dismissal,
             levels,
@@ -251,6 +254,12 @@ impl Replica {
     /// [`ProposeError`] says for each case whether the command may have taken effect.
     pub async fn propose(&self, command: wire::Command) -> Result<wire::Accepted, ProposeError> {
         let mut answer = self.0.proposals.propose(command).await;
+        if let Err(ProposeError::NearlyFull(_)) = &answer
+            && let Some(leader) = self.0.relief.find().await
+        {
+            let leader = Some(leader);
+            return Err(ProposeError::NotLeader { leader });
+        }
         // Consensus names whom it has voted for, also where that one is silent.
         if let Err(ProposeError::NotLeader { leader }) = &mut answer
             && self.0.leadership.borrow().leader.is_none()

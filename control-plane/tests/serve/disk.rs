@@ -4,6 +4,7 @@
 use crate::cluster::within;
 use crate::several::{NEEDED_MIB, Replica, three};
 use crate::user::*;
+use prost::Message;
 use proto::wire::{self, Kind};
 use std::fs::File;
 use std::io::Write;
@@ -166,4 +167,39 @@ async fn follower_whose_disk_is_full_lags_and_catches_up_while_the_others_go_on(
     let log = std::fs::read_to_string(disk.path().join("log")).expect("it is text");
     assert!(log.contains("the disk is full"), "{log}");
     assert!(!log.contains("panicked"), "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn leader_whose_disk_is_nearly_full_lets_one_lead_that_has_room() {
+    let disks = [Disk::mount(), Disk::mount()];
+    let dir = tempfile::tempdir().expect("a folder");
+    let [first, second, third] = three([disks[0].path(), disks[1].path(), dir.path()], 34).await;
+    let fillers = disks.each_ref().map(|disk| disk.fill("filler", NEEDED_MIB / 2));
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let status = first.apply("a").await.expect_err("it leads no more");
+    assert_eq!(status.code(), Code::FailedPrecondition, "{status:?}");
+    let detail = wire::ErrorDetail::decode(status.details()).expect("a detail");
+    let Some(wire::error_detail::Detail::NotLeader(told)) = detail.detail else {
+        panic!("{status:?}");
+    };
+    // Never the second one, whose disk is no better.
+    assert_eq!(told.endpoint, third.endpoint, "{status:?}");
+    third.applied("a").await;
+    // Where nobody has room, the leader stays and says so.
+    drop(third);
+    for filler in fillers {
+        std::fs::remove_file(filler).expect("removed");
+    }
+    within("another leader", async {
+        while first.apply("b").await.is_err() && second.apply("b").await.is_err() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+    let _fillers = disks.each_ref().map(|disk| disk.fill("filler", NEEDED_MIB / 2));
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let refusals = [first.apply("c").await, second.apply("c").await];
+    let full = refusals.iter().flat_map(|refusal| refusal.as_ref().err());
+    let full = full.filter(|status| status.message().contains("nearly full"));
+    assert_eq!(full.count(), 1, "{refusals:?}");
 }
