@@ -84,6 +84,7 @@ async fn follower_that_hears_no_leader_knows_none_until_one_speaks_again() {
     let mut cluster = Cluster::of(3).await;
     cluster.write(external(1)).await;
     let (leader, follower) = (cluster.leader().await.id(), cluster.follower().await);
+    follower.linearize().await.unwrap();
     let mut others = cluster.running().map(Replica::id);
     let third = others.find(|id| ![leader, follower.id()].contains(id)).unwrap();
     drop(others);
