@@ -114,6 +114,13 @@ impl Link {
                                 reporting.acknowledged(reports);
                                 Ok(())
                             }
+                            Heard::Asked => match beats.asked(node) {
+                                Some(heartbeat) => {
+                                    ticks.reset();
+                                    speak(Up::Heartbeat(heartbeat)).await
+                                }
+                                None => Ok(()),
+                            },
                             Heard::Refused(refused) => speak(Up::RelayRefused(refused)).await,
                             Heard::Done => Ok(()),
                         }
@@ -144,6 +151,8 @@ enum Heard {
     Done,
     /// A heartbeat was heard.
     Acknowledged(wire::HeartbeatAck),
+    /// A heartbeat is wanted.
+    Asked,
     /// So many reports were taken in.
     TakenIn(u32),
     Refused(wire::RelayRefused),
@@ -153,6 +162,7 @@ enum Heard {
 fn hear(message: wire::LeaderMessage, node: &Node, relays: &mut Relays, offers: &mut Offers) -> Heard {
     match message.message {
         Some(Down::HeartbeatAck(ack)) => Heard::Acknowledged(ack),
+        Some(Down::AskHeartbeat(wire::AskHeartbeat {})) => Heard::Asked,
         Some(Down::ReportAck(ack)) => Heard::TakenIn(ack.reports),
         Some(Down::Desired(desired)) => {
             offers.waiting.push((desired, BootTime::now()));
@@ -227,19 +237,25 @@ impl Beats {
     /// `None`: too many are unanswered. Counted in heartbeats and not in time, so that an agent that was held up
     /// itself does not blame its leader.
     fn next(&mut self, node: &Node) -> Option<wire::Heartbeat> {
-        if self.sent.len() >= UNANSWERED {
-            return None;
-        }
+        (self.sent.len() < UNANSWERED).then(|| self.make(node))
+    }
+
+    /// `None`: one is on its way, and the leader has not heard it before it asked, or its answer would have come first.
+    fn asked(&mut self, node: &Node) -> Option<wire::Heartbeat> {
+        self.sent.is_empty().then(|| self.make(node))
+    }
+
+    fn make(&mut self, node: &Node) -> wire::Heartbeat {
         let used = (node.usage)();
         self.sequence += 1;
         // Before it is sent: the lease counts from here.
         self.sent.push_back((self.sequence, BootTime::now()));
-        Some(wire::Heartbeat {
+        wire::Heartbeat {
             sequence: self.sequence,
             used_cpu_milli: used.cpu_milli,
             used_memory_bytes: used.memory_bytes,
             accepted: node.ledger.version().map(Into::into),
-        })
+        }
     }
 
     /// When the heartbeat was sent; it and all before it are forgotten. `None` for a number that is not under way.

@@ -285,6 +285,22 @@ async fn follower_sends_the_agent_to_the_leader() {
 }
 
 #[tokio::test]
+async fn heartbeat_that_is_asked_for_comes_at_once() {
+    let seldom = wire::Welcome {
+        heartbeat_ms: 600_000,
+        ..welcome()
+    };
+    let mut leader = Served::start(Role::Leader(seldom)).await;
+    let _agent = Running::start(&[&leader]);
+    let mut talk = leader.talk().await;
+    assert_eq!(talk.acknowledge().await.sequence, 1);
+    for sequence in 2..5 {
+        say(&talk.outbound, Down::AskHeartbeat(wire::AskHeartbeat {})).await;
+        assert_eq!(talk.acknowledge().await.sequence, sequence);
+    }
+}
+
+#[tokio::test]
 async fn election_is_waited_for() {
     let mut one = Served::start(Role::Follower(String::new())).await;
     let two = Served::start(Role::Follower(String::new())).await;

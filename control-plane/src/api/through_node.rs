@@ -9,11 +9,11 @@ use proto::object::Kind;
 use proto::wire;
 use tokio::time::timeout;
 
-/// Agents say that they live once per interval: two more may be lost, or late.
+/// An agent answers at once, one of an earlier version with its next heartbeat: two more may be late.
 const HEARTBEATS: u32 = 3;
 
 impl Api {
-    /// Waits for the agent's next sign of life; the node as it is then, and whether there was one.
+    /// Asks the agent for a sign of life; the node as it is then, and whether there was one.
     ///
     /// # Errors
     /// [`Fault::NotLeader`]; [`Fault::NotFound`] of the node; [`Fault::Read`].
@@ -21,7 +21,7 @@ impl Api {
         let id = self.known_node(node).await?;
         let since = clock::instant();
         let patience = self.sessions.heartbeat() * HEARTBEATS;
-        let heard = self.sessions.has(&id)
+        let heard = self.sessions.ask_for_heartbeat(&id)
             && timeout(patience, self.liveness.heard_after(&id, since))
                 .await
                 .is_ok();

@@ -149,6 +149,12 @@ impl Sessions {
         self.table.touch_whole(node)
     }
 
+    /// Asks the agent of `node` for a heartbeat, which [`Liveness::heard_after`] awaits; `false`: it has no session.
+    #[must_use]
+    pub fn ask_for_heartbeat(&self, node: &NodeId) -> bool {
+        self.table.ask(node)
+    }
+
     /// Carries changes of the state to the sessions; without end.
     pub async fn dispatch(self) {
         dispatch::run(self.replica.replicated(), &self.table).await;

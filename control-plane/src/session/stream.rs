@@ -139,6 +139,9 @@ impl Session<'_> {
                     Err(status) => return Err(SessionError::Gone(status.message().to_owned())),
                 },
                 () = entry.changed() => self.tell(entry.take_stale()).await?,
+                () = entry.asked() => {
+                    self.send(leader_message::Message::AskHeartbeat(wire::AskHeartbeat {})).await?;
+                }
                 // Replicas have come or gone: the agent must know them when this one is lost.
                 Ok(()) = endpoints.changed() => self.welcome().await?,
                 Some(left) = proposing.next() => self.pending.put_back(left),

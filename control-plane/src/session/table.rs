@@ -26,6 +26,8 @@ pub(super) struct Entry {
     stale: Mutex<Stale>,
     /// `stale` has something to tell.
     changed: Notify,
+    /// Somebody wants to hear a heartbeat.
+    asked: Notify,
     outbox: Outbox,
     /// Another session of the same node has begun, or the node was deleted.
     ended: CancellationToken,
@@ -52,6 +54,7 @@ impl Table {
         let entry = Arc::new(Entry {
             stale: Mutex::default(),
             changed: Notify::new(),
+            asked: Notify::new(),
             outbox,
             ended: CancellationToken::new(),
         });
@@ -92,6 +95,15 @@ impl Table {
         true
     }
 
+    /// The agent of `node` must say that it lives; `false`: it is not here.
+    pub(super) fn ask(&self, node: &NodeId) -> bool {
+        let Some(entry) = self.get(node) else {
+            return false;
+        };
+        entry.asked.notify_one();
+        true
+    }
+
     /// Every agent must hear everything anew.
     pub(super) fn touch_all(&self) {
         for entry in self.lock().values() {
@@ -121,6 +133,11 @@ impl Entry {
     /// Returns when there is something that the agent does not know.
     pub(super) async fn changed(&self) {
         self.changed.notified().await;
+    }
+
+    /// Returns when somebody wants to hear a heartbeat.
+    pub(super) async fn asked(&self) {
+        self.asked.notified().await;
     }
 
     /// Returns when the session must end for another's sake.

@@ -138,6 +138,15 @@ impl Agent {
         }
     }
 
+    /// Returns when a heartbeat is wanted.
+    pub(crate) async fn asked_for_heartbeat(&mut self) {
+        loop {
+            if let Message::AskHeartbeat(_) = self.hear().await.expect("the session is open") {
+                return;
+            }
+        }
+    }
+
     /// The next desired state.
     pub(crate) async fn desired(&mut self) -> wire::Desired {
         loop {

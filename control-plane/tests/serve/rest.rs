@@ -462,10 +462,8 @@ async fn sandboxes_are_reached_through_their_node() {
     // A sign of life that is asked for, and comes.
     let beat = http.check(Method::POST, "/api/v1/nodes/n/heartbeat", nothing(), 200);
     let beating = async {
-        for sequence in 1..=20 {
-            agent.heartbeat(sequence).await;
-            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-        }
+        agent.asked_for_heartbeat().await;
+        agent.heartbeat(1).await;
     };
     let (told, ()) = tokio::join!(beat, beating);
     assert_eq!((&told["node"], &told["heartbeat"]), (&json!("n"), &json!("ok")));
