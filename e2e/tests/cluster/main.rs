@@ -3,6 +3,7 @@
 
 mod agents;
 mod copy;
+mod events;
 mod exec;
 mod forward;
 mod gvisor;
@@ -16,6 +17,7 @@ mod replicas;
 mod secure;
 mod upgrade;
 mod volumes;
+mod watch;
 
 use e2e::cluster::Cluster;
 use e2e::traces::Traces;
