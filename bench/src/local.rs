@@ -3,7 +3,7 @@
 use crate::error::BenchError;
 use cli::context;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 
 /// The only node: everything is measured on one.
 pub(crate) const AGENT: &str = "agent-1";
@@ -39,13 +39,27 @@ impl Local {
 
     /// Runs a program of ours, set up for this cluster, and gives what it writes.
     pub(crate) fn run(&self, name: &str, args: &[&str]) -> Result<String, BenchError> {
+        output(self.command(name, args))
+    }
+
+    /// Starts a program of ours, set up for this cluster, and lets it run.
+    pub(crate) fn start(&self, name: &str, args: &[&str]) -> Result<Child, BenchError> {
+        let mut command = self.command(name, args);
+        command.stdin(Stdio::null()).stdout(Stdio::null());
+        command.spawn().map_err(|source| BenchError::Run {
+            program: name.to_owned(),
+            source,
+        })
+    }
+
+    fn command(&self, name: &str, args: &[&str]) -> Command {
         let mut command = Command::new(self.programs.join(name));
         command
             .env("SBX_RUN_DIR", self.dir.path().join("run"))
             .env("SBX_DEV_DIR", self.members())
             .env_remove("SBX_SERVER")
             .args(args);
-        output(command)
+        command
     }
 
     /// The folder of the whole run, on the disk that the replicas write to.

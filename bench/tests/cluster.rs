@@ -14,6 +14,8 @@ const GRACE_MS: f64 = 10_000.0;
 /// compared with that. Before reports had bounds of their own it was 24 s beside 90 ms.
 const FLOODED: f64 = 10.0;
 const FLOODED_MS: f64 = 1_000.0;
+/// A snapshot is sent in pieces and loaded record by record: windows, buffers and caches, on a machine that builds meanwhile.
+const BLOB_MIB: f64 = 48.0;
 
 /// The report of a run, and what it has printed.
 #[track_caller]
@@ -75,10 +77,18 @@ fn small_run_measures_every_part() {
         "/scale/2/write/p99",
         "/scale/2/list_all_ms",
         "/scale/2/restart_ms",
+        "/snapshot/arrived_ms",
+        "/snapshot/caught_up_ms",
     ] {
         number(&report, path);
     }
     assert_eq!(report["scale"][2]["sandboxes"], 100, "{report:#}");
+    // Its state takes 64 MiB. In one piece in anybody's memory it would take that there.
+    assert!(number(&report, "/snapshot/mib") > 60.0, "{report:#}");
+    for path in ["sender_mib", "receiver_mib", "loading_mib", "backup_mib"] {
+        let taken = report["snapshot"][path].as_f64().expect("a number");
+        assert!(taken < BLOB_MIB, "{path} of {report:#}");
+    }
     for word in ["fdatasync", "burst", "failover", "heartbeat"] {
         assert!(table.contains(word), "no {word} in {table}");
     }

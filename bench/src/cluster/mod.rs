@@ -12,6 +12,7 @@
 //! | `fleet` | simulated agents |
 //! | `storm` | all of those at once: after a leader's death, and as a flood of reports |
 //! | `scale` | memory, processor time and times against size |
+//! | `snapshot` | a replica that lacks everything, and what memory its way back takes |
 //! | `report` | the figures as JSON, as tables and as charts |
 
 mod burst;
@@ -24,6 +25,7 @@ mod ours;
 mod placement;
 mod report;
 mod scale;
+mod snapshot;
 mod storm;
 
 use crate::error::BenchError;
@@ -34,6 +36,7 @@ use etcd::Etcd;
 use failover::How;
 use fleet::Fleet;
 use ours::{Sandboxes, What};
+use proto::units::Bytes;
 use proto::wire;
 use report::{Report, Writes};
 use scale::Step;
@@ -67,7 +70,7 @@ pub(crate) struct ClusterArgs {
     #[arg(
         long,
         value_delimiter = ',',
-        default_value = "writes,placement,burst,failover,storm,scale"
+        default_value = "writes,placement,burst,failover,storm,scale,snapshot"
     )]
     only: Vec<Part>,
     /// Everything in small: to see that it works, not to measure
@@ -94,6 +97,9 @@ pub(crate) struct ClusterArgs {
     /// Sandboxes of the largest size; the others have a tenth and a hundredth of agents and sandboxes
     #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     sandboxes: u64,
+    /// Of the state that a replica gets as a snapshot
+    #[arg(long, value_name = "SIZE", default_value = "1Gi", value_parser = Bytes::parse)]
+    snapshot_size: Bytes,
     /// How often an agent says that it lives
     #[arg(long, value_name = "TIME", default_value = "1s", value_parser = humantime::parse_duration)]
     heartbeat: Duration,
@@ -122,6 +128,8 @@ enum Part {
     Storm,
     /// What a cluster costs at 1, 10 and 100 parts of the largest size
     Scale,
+    /// A replica that lacks everything gets it as one large snapshot
+    Snapshot,
 }
 
 /// How much of everything.
@@ -136,6 +144,7 @@ struct Amounts {
     missed_entries: Option<u64>,
     /// Nodes, placed, burst.
     placement: [usize; 3],
+    snapshot: Bytes,
 }
 
 impl Amounts {
@@ -150,6 +159,7 @@ impl Amounts {
                 sandboxes: 100,
                 missed_entries: None,
                 placement: [50, 500, 500],
+                snapshot: Bytes::mib(64),
             };
         }
         Self {
@@ -161,6 +171,7 @@ impl Amounts {
             sandboxes: args.sandboxes,
             missed_entries: Some(MISSED_ENTRIES),
             placement: [5_000, 100_000, 20_000],
+            snapshot: args.snapshot_size,
         }
     }
 }
@@ -226,6 +237,12 @@ async fn measure(
             Ok(())
         }
         Part::Scale => scales(args, amounts, report).await,
+        Part::Snapshot => {
+            tell(format_args!("a snapshot of {}", amounts.snapshot));
+            let local = without_agents(args)?;
+            report.snapshot = Some(snapshot::measure(&local, amounts.snapshot).await?);
+            Ok(())
+        }
     }
 }
 

@@ -10,8 +10,11 @@ use nix::unistd::Pid;
 use prost::Message;
 use proto::object::Kind;
 use proto::spec::Manifest;
+use proto::units::Bytes;
 use proto::wire;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -31,7 +34,13 @@ pub(super) enum What {
     Placed,
     /// An object that nothing follows from: the name of a node, padded to about as many bytes.
     Name,
+    /// One that no node takes, of a [`LARGE`] environment that can't be compressed; another one in each round, in the
+    /// place of that of the round before.
+    Large { round: u64 },
 }
+
+/// Of an environment; some of these fit into one entry of the log.
+pub(super) const LARGE: Bytes = Bytes::mib(1);
 
 /// A client of its own.
 pub(super) fn client(local: &Local) -> Result<Client, BenchError> {
@@ -67,14 +76,15 @@ impl Sandboxes {
 impl Writer for Sandboxes {
     async fn write(&self, number: u64) -> Result<(), BenchError> {
         let manifest = manifest(&format!("{}-{number}", self.prefix), self.what)?;
-        self.client.apply(&manifest, false).await?;
+        let replace = matches!(self.what, What::Large { round } if round > 0);
+        self.client.apply(&manifest, replace).await?;
         Ok(())
     }
 }
 
 pub(super) fn manifest(id: &str, what: What) -> Result<Manifest, BenchError> {
     let text = match what {
-        What::Waiting => sandbox(id, "{nowhere: 'true'}"),
+        What::Waiting | What::Large { .. } => sandbox(id, "{nowhere: 'true'}"),
         What::Placed => sandbox(id, "{}"),
         What::Name => format!(
             "apiVersion: sandboxd.o/v1\nkind: External\nid: {id}\nmetadata: {{labels: {{a: {PADDING}, b: {PADDING}}}}}\n\
@@ -83,10 +93,59 @@ pub(super) fn manifest(id: &str, what: What) -> Result<Manifest, BenchError> {
     };
     let refused = |why: String| BenchError::Manifest(why);
     let parsed = proto::manifest::parse(&text).map_err(|faults| refused(format!("{faults:?}")))?;
-    parsed
-        .into_iter()
-        .next()
-        .ok_or_else(|| refused("it is empty".to_owned()))
+    let manifest = parsed.into_iter().next();
+    let manifest = manifest.ok_or_else(|| refused("it is empty".to_owned()))?;
+    let What::Large { round } = what else {
+        return Ok(manifest);
+    };
+    let mut large = wire::Manifest::from(&manifest);
+    if let Some(wire::manifest::Spec::Sandbox(spec)) = &mut large.spec {
+        let container = spec.containers.iter_mut();
+        container.for_each(|container| container.env.push(format!("LARGE={}", noise(id, round))));
+    }
+    Manifest::try_from(large).map_err(|error| refused(error.to_string()))
+}
+
+/// Text of [`LARGE`] bytes, always the same for the same id and round.
+fn noise(id: &str, round: u64) -> String {
+    /// LZ4 looks back for 64 KiB: what is repeated at a greater distance is not compressed.
+    const BLOCK: usize = 128 << 10;
+    let mut hasher = DefaultHasher::new();
+    (id, round).hash(&mut hasher);
+    let mut state = hasher.finish() | 1;
+    let block: String = (0..BLOCK)
+        .map(|_| {
+            // xorshift64 (Marsaglia 2003).
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            char::from(b'!' + (state % 94) as u8)
+        })
+        .collect();
+    block.repeat(usize::try_from(LARGE.0).unwrap_or(BLOCK) / BLOCK)
+}
+
+/// Of the snapshots that a replica has, in all their files.
+pub(super) fn snapshot_bytes(local: &Local, replica: &Replica) -> Result<u64, BenchError> {
+    let data = local.members().join(&replica.name).join("data");
+    size_of(&data.join("state").join("snapshots")).map_err(|source| BenchError::System {
+        act: "measure a snapshot",
+        source,
+    })
+}
+
+/// Of all files below a folder. One that goes meanwhile counts as none.
+fn size_of(folder: &Path) -> io::Result<u64> {
+    let mut total = 0;
+    for entry in std::fs::read_dir(folder)? {
+        let entry = entry?;
+        total += match entry.metadata() {
+            Ok(metadata) if metadata.is_dir() => size_of(&entry.path()).unwrap_or(0),
+            Ok(metadata) => metadata.len(),
+            Err(_) => 0,
+        };
+    }
+    Ok(total)
 }
 
 fn sandbox(id: &str, selector: &str) -> String {

@@ -5,6 +5,7 @@ use super::failover::Failover;
 use super::load::Load;
 use super::placement::Placement;
 use super::scale::Size;
+use super::snapshot::Sent;
 use super::storm::Storm;
 use super::{ETCD, OURS};
 use crate::quantile::Summary;
@@ -28,6 +29,7 @@ pub(super) struct Report {
     pub(super) failovers: Vec<Failover>,
     pub(super) storm: Option<Storm>,
     pub(super) scale: Vec<Size>,
+    pub(super) snapshot: Option<Sent>,
     /// What could not be measured, and why.
     pub(super) left_out: BTreeMap<String, String>,
 }
@@ -57,6 +59,7 @@ impl Report {
             failovers: Vec::new(),
             storm: None,
             scale: Vec::new(),
+            snapshot: None,
             left_out: BTreeMap::new(),
         }
     }
@@ -79,6 +82,7 @@ impl Report {
         self.failover_table(&mut text);
         self.storm_table(&mut text);
         self.scale_table(&mut text);
+        self.snapshot_table(&mut text);
         for (name, why) in &self.left_out {
             let _ = writeln!(text, "\n{name} is not among them: {why}");
         }
@@ -235,6 +239,26 @@ impl Report {
                     snapshot.missed_entries, snapshot.catch_up_ms, snapshot.mib
                 );
             }
+        }
+    }
+
+    fn snapshot_table(&self, text: &mut String) {
+        if let Some(sent) = &self.snapshot {
+            let _ = writeln!(
+                text,
+                "\na snapshot of {:.0} MiB: arrived after {:.0}, all there after {:.0}; memory above what was there: sender {:.0} MiB, \
+                 receiver {:.0} MiB; above the {:.0} MiB that it has with the whole state, while it was loaded: {:.0} MiB; \
+                 a backup of it: {:.0}, {:.0} MiB of the leader's memory",
+                sent.mib,
+                sent.arrived_ms,
+                sent.caught_up_ms,
+                sent.sender_mib,
+                sent.receiver_mib,
+                sent.after_mib,
+                sent.loading_mib,
+                sent.backup_ms,
+                sent.backup_mib
+            );
         }
     }
 

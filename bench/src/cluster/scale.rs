@@ -13,7 +13,6 @@ use nix::sys::signal::Signal;
 use proto::wire::{self, Phase};
 use serde::Serialize;
 use std::io;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// Clients that fill the cluster.
@@ -210,33 +209,10 @@ async fn snapshot(local: &Local, follower: &Replica, entries: u64) -> Result<Sna
         Ok(())
     })
     .await?;
-    let folder = local
-        .members()
-        .join(&follower.name)
-        .join("data")
-        .join("state")
-        .join("snapshots");
-    let bytes = size(&folder).map_err(|source| BenchError::System {
-        act: "measure a snapshot",
-        source,
-    })?;
+    let bytes = ours::snapshot_bytes(local, follower)?;
     Ok(Snapshot {
         mib: bytes as f64 / BYTES_PER_MIB,
         missed_entries: last - first,
         catch_up_ms,
     })
-}
-
-/// Of all files below a folder. One that goes meanwhile counts as none.
-fn size(folder: &Path) -> io::Result<u64> {
-    let mut total = 0;
-    for entry in std::fs::read_dir(folder)? {
-        let entry = entry?;
-        total += match entry.metadata() {
-            Ok(metadata) if metadata.is_dir() => size(&entry.path()).unwrap_or(0),
-            Ok(metadata) => metadata.len(),
-            Err(_) => 0,
-        };
-    }
-    Ok(total)
 }
