@@ -52,6 +52,7 @@ const METHODS: &[(&str, Rule)] = &[
     ("/sandboxd.v1.Raft/ReadIndex", Replica),
     ("/sandboxd.v1.Raft/DescribeCluster", Replica),
     ("/sandboxd.v1.Raft/Dismiss", Replica),
+    ("/sandboxd.v1.Raft/LookForRoom", Replica),
     ("/sandboxd.v1.Raft/StateSum", Replica),
     ("/sandboxd.v1.Cluster/AddReplica", AtLeast(Admin)),
     ("/sandboxd.v1.Cluster/PromoteReplica", AtLeast(Admin)),
