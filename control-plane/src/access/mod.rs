@@ -8,6 +8,7 @@
 //! | `gate` | the check of every request |
 //! | `caller` | who asks |
 //! | `denied` | why somebody is turned away, and what he can do about it |
+//! | `hold` | streams end with the token that they were begun with |
 //! | `slowdown` | answers to those who guess, late and ever later |
 //! | `uses` | when tokens were used last, told to the cluster every minute |
 //! | `first` | gives a new cluster its first token |
@@ -21,6 +22,7 @@ mod caller;
 mod denied;
 mod first;
 mod gate;
+mod hold;
 mod join;
 mod slowdown;
 mod table;
@@ -30,5 +32,6 @@ mod uses;
 pub use caller::{Caller, Role, Who};
 pub use denied::Denied;
 pub use gate::{FORWARDED, Gate, SOURCE, admit};
+pub use hold::{Hold, Holds};
 pub use join::JoinError;
 pub use table::{Rule, method_rule};

@@ -32,11 +32,12 @@ pub use backup::Parts;
 pub use fault::Fault;
 pub use members::Steps;
 pub use read::Query;
+pub use relay::{Lines, Talk};
 pub use watch::Mark;
 pub use write::Write;
 pub(crate) use write::check_request_id;
 
-use crate::access::{Caller, audit};
+use crate::access::{Caller, Holds, audit};
 use crate::admission::Admission;
 use crate::raft::{Leader, Leadership, Replica};
 use crate::session::{Liveness, Sessions};
@@ -58,6 +59,8 @@ pub struct Api {
     sessions: Sessions,
     admission: Admission,
     heartbeats: heartbeats::Heartbeats,
+    /// For how long streams go on.
+    holds: Holds,
     /// One permit for each that is open.
     watches: Arc<Semaphore>,
     /// Cancelled when the process is to stop: streams without end must end then.
@@ -75,6 +78,7 @@ impl Api {
         stopping: CancellationToken,
     ) -> Self {
         Self {
+            holds: Holds::new(replica.clone()),
             replica,
             liveness,
             sessions,

@@ -3,6 +3,7 @@
 
 use super::read::Found;
 use super::{Api, Fault, Query};
+use crate::access::{Caller, Hold};
 use crate::raft::{ChangeSet, Subscription};
 use crate::state::Change;
 use futures::Stream;
@@ -61,6 +62,7 @@ struct Watch {
     events: mpsc::Sender<(Event, Option<OwnedSemaphorePermit>)>,
     room: Arc<Semaphore>,
     told: Mark,
+    hold: Hold,
     _permit: OwnedSemaphorePermit,
 }
 
@@ -78,8 +80,8 @@ impl Api {
     ///
     /// # Errors
     /// [`Fault::TooOld`]; [`Fault::Watches`]; [`Fault::Read`] where this replica can't know that its state is the
-    /// present one.
-    pub async fn watch(&self, queries: Vec<Query>, since: Mark) -> Result<Events, Fault> {
+    /// present one. [`Fault::Denied`] ends it once the caller's token is good no more.
+    pub async fn watch(&self, caller: &Caller, queries: Vec<Query>, since: Mark) -> Result<Events, Fault> {
         let permit = self.watches.clone().try_acquire_owned();
         let permit = permit.map_err(|_| Fault::Watches(MAX_WATCHES))?;
         self.replica.linearize().await?;
@@ -98,6 +100,7 @@ impl Api {
             events,
             room: Arc::new(Semaphore::new(BUFFER_BYTES as usize)),
             told: since,
+            hold: self.holds.of(caller),
             _permit: permit,
         };
         tokio::spawn(watch.run(present, index, changes));
@@ -108,9 +111,11 @@ impl Api {
 impl Watch {
     async fn run(mut self, present: Vec<Found>, index: u64, changes: Subscription) {
         let (stopping, events) = (self.api.stopping.clone(), self.events.clone());
+        let hold = self.hold.clone();
         let end = tokio::select! {
             Err(end) = self.tell(present, index, changes) => end,
             () = stopping.cancelled() => End::Fault(Fault::Stopping),
+            denied = hold.over() => End::Fault(denied.into()),
             () = events.closed() => End::Gone,
         };
         match end {

@@ -3,11 +3,12 @@
 
 use super::relay::{Down, Relay, RelayError};
 use super::{SessionError, Sessions};
+use futures::{Stream, StreamExt};
 use proto::id::NodeId;
 use proto::relay::{Input, MAX_CHUNK};
 use proto::wire::{self, open_relay, relay_down, relay_up};
 use tokio_util::task::AbortOnDropHandle;
-use tonic::Streaming;
+use tonic::Status;
 
 /// What comes from the sandbox. Dropped, it ends there as well.
 pub struct Conversation {
@@ -25,7 +26,7 @@ impl Sessions {
         &self,
         node: &NodeId,
         request: wire::RelayRequest,
-        input: Streaming<wire::RelayInput>,
+        input: impl Stream<Item = Result<wire::RelayInput, Status>> + Send + 'static,
     ) -> Result<Conversation, RelayError> {
         let relay = self.ask(node, open_relay::What::Conversation(request)).await?;
         let feeding = tokio::spawn(feed(input, relay.down().clone()));
@@ -73,14 +74,18 @@ async fn fed(feeding: &mut Option<AbortOnDropHandle<Result<(), RelayError>>>) ->
 }
 
 /// Until the user has said everything, or the agent does not listen any more, which its own side tells of.
-async fn feed(mut input: Streaming<wire::RelayInput>, down: Down) -> Result<(), RelayError> {
+async fn feed(
+    input: impl Stream<Item = Result<wire::RelayInput, Status>>,
+    down: Down,
+) -> Result<(), RelayError> {
+    tokio::pin!(input);
     let pass = async |input: Input| {
         let message = Some(relay_down::Message::Input(input.into()));
         down.send(Ok(wire::RelayDown { message })).await.is_ok()
     };
     loop {
         // One whose connection broke is gone, and his side of the answer with him.
-        let Ok(said) = input.message().await else {
+        let Ok(said) = input.next().await.transpose() else {
             return Ok(());
         };
         let said = match said.map(|said| said.input) {

@@ -18,7 +18,7 @@ use proto::wire::control_client::ControlClient;
 use proto::wire::raft_client::RaftClient;
 use proto::wire::{self, Grant, Kind};
 use std::time::Duration;
-use tonic::{Code, Status};
+use tonic::{Code, Status, Streaming};
 
 /// Makes a token as the administrator.
 pub(crate) async fn token(cluster: &Cluster, grant: Grant, machine: &str, life: Duration) -> Secret {
@@ -281,6 +281,81 @@ async fn revoked_token_is_refused_at_once_by_every_replica() {
             let refused = list(&cluster, replica, Some(&token)).await;
             assert_eq!(refused.expect_err("refused").code(), Code::Unauthenticated);
         }
+    }
+}
+
+/// A watch of all externals that has told what there is, by somebody with this token.
+async fn watching(cluster: &Cluster, replica: usize, token: &Secret) -> Streaming<wire::WatchEvent> {
+    let request = wire::WatchRequest {
+        kind: Kind::External.into(),
+        ..Default::default()
+    };
+    let mut control = ControlClient::new(cluster.service(replica, Some(token)));
+    let opened = within("a watch", control.watch(request)).await.expect("begun");
+    let mut watch = opened.into_inner();
+    within("the present", watch.message()).await.expect("told");
+    watch
+}
+
+/// What a watch is told at its end.
+async fn ended(mut watch: Streaming<wire::WatchEvent>) -> Status {
+    let ended = async {
+        loop {
+            if let Err(status) = watch.message().await {
+                return status;
+            }
+        }
+    };
+    within("the end of a watch", ended).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn streams_end_with_the_token_that_they_were_begun_with_and_no_others() {
+    let cluster = Cluster::secure(3).await;
+    let revoked = token(&cluster, Grant::Viewer, "", Duration::ZERO).await;
+    let expiring = token(&cluster, Grant::Viewer, "", Duration::from_secs(3)).await;
+    let mut others = Vec::new();
+    let mut watches = Vec::new();
+    for replica in 0..3 {
+        others.push(watching(&cluster, replica, &cluster.identity().token).await);
+        watches.push(watching(&cluster, replica, &revoked).await);
+        watches.push(watching(&cluster, replica, &revoked).await);
+    }
+    let until = watching(&cluster, 0, &expiring).await;
+    let events = tokio::spawn({
+        let http: Client<Http1Dialer, Body> =
+            Client::builder(TokioExecutor::new()).build(Http1Dialer(cluster.dialer()));
+        let request = Request::builder()
+            .uri(format!("{}/api/v1/watch?kind=external", cluster.endpoint(0)))
+            .header("authorization", format!("Bearer {revoked}"))
+            .body(Body::empty())
+            .expect("a request");
+        let answer = within("an answer", http.request(request))
+            .await
+            .expect("it answers");
+        async move { axum::body::to_bytes(Body::new(answer.into_body()), 1 << 20).await }
+    });
+    let request = wire::RevokeTokenRequest {
+        request_id: request_id(),
+        id: revoked.id().to_owned(),
+    };
+    let mut access = access(&cluster, cluster.leader().await);
+    access.revoke_token(request).await.expect("it is revoked");
+    for watch in watches {
+        assert_code(Err(ended(watch).await), Code::Unauthenticated, "it was revoked");
+    }
+    let events = within("the end of the events", events).await.expect("no panic");
+    let events = String::from_utf8_lossy(&events.expect("it ends well")).into_owned();
+    assert!(
+        events.contains("event: error") && events.contains("401"),
+        "{events}"
+    );
+    assert_code(Err(ended(until).await), Code::Unauthenticated, "has expired");
+    // Nobody else notices.
+    apply(&cluster, external("e", "n", "a.test")).await;
+    for mut other in others {
+        let told = within("an event", other.message()).await.expect("it goes on");
+        assert!(told.expect("it goes on").object.is_some());
     }
 }
 

@@ -1,7 +1,10 @@
 //! Who may speak to a cluster, as users and operators meet it: tokens, authorities, machines that join.
 
+use super::{LONG, await_log, manifest};
 use e2e::cluster::{Cluster, Ran, program};
+use std::io::Read;
 use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
 
 /// Runs a command line with a token that the context does not have.
 #[track_caller]
@@ -30,6 +33,47 @@ fn tokens_are_made_used_and_revoked() {
         with_token(&cluster, &viewer, &line).fails(1, "sbxctl token create");
     }
     with_token(&cluster, "changeme", "get nodes").fails(1, "is no token");
+}
+
+#[test]
+fn whoever_loses_his_token_loses_his_shell_his_logs_and_his_watch() {
+    let cluster = Cluster::up(1, &[]);
+    let script = "while true; do echo beat; sleep 0.1; done";
+    cluster.apply(&manifest("s", script, ""), &["--wait"]).ok();
+    let token = cluster.run("token create guest --role operator").ok();
+    let begin = |line: &[&str]| {
+        let mut child = cluster
+            .command()
+            .env("SBX_TOKEN", token.trim())
+            .args(line)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("sbxctl runs");
+        // It has begun.
+        let mut first = [0];
+        let stdout = child.stdout.as_mut().expect("a pipe");
+        stdout.read_exact(&mut first).expect("it says something");
+        (child.stdin.take(), child)
+    };
+    let begun = [
+        begin(&["exec", "s", "--", "/bin/sh", "-c", script]),
+        begin(&["exec", "-i", "s", "--", "/bin/sh", "-c", "echo here; exec cat"]),
+        begin(&["logs", "-f", "s"]),
+        begin(&["get", "sandboxes", "-w"]),
+    ];
+    let id = token.split('.').nth(1).expect("a token has an id");
+    cluster.run(&format!("token revoke {id}")).ok();
+    for (_open, child) in begun {
+        // What it writes is read, and its input stays open, until it ends by itself.
+        let (told, output) = mpsc::channel();
+        std::thread::spawn(move || told.send(child.wait_with_output()));
+        let output = output.recv_timeout(LONG).expect("it ends in time");
+        Ran::from(output.expect("it ends")).fails(1, "it was revoked");
+    }
+    // Others go on.
+    await_log(&cluster, "s", "beat");
 }
 
 #[test]

@@ -3,8 +3,7 @@
 use super::status::status;
 use super::{Streamed, caller};
 use crate::access::Caller;
-use crate::api::{Api, Fault, Mark, Query, Write};
-use crate::session::{Conversation, LogsRelay};
+use crate::api::{Api, Fault, Lines, Mark, Query, Talk, Write};
 use proto::convert::ConvertError;
 use proto::object::Kind;
 use proto::relay::Input;
@@ -107,7 +106,11 @@ impl ControlService {
         Ok(wire::DeleteResponse { id })
     }
 
-    async fn watch(&self, request: wire::WatchRequest) -> Result<Streamed<wire::WatchEvent>, Fault> {
+    async fn watch(
+        &self,
+        caller: &Caller,
+        request: wire::WatchRequest,
+    ) -> Result<Streamed<wire::WatchEvent>, Fault> {
         let query = Query {
             id: (!request.id.is_empty()).then_some(request.id),
             labels: request.labels,
@@ -117,7 +120,7 @@ impl ControlService {
             index: request.since_index,
             behind: request.since_behind,
         };
-        let events = self.0.watch(vec![query], since).await?;
+        let events = self.0.watch(caller, vec![query], since).await?;
         Ok(Box::pin(
             events.map(|event| event.map_err(|fault| status(&fault))),
         ))
@@ -125,33 +128,26 @@ impl ControlService {
 }
 
 /// Lines until there are no more, or a status that says why there are none.
-fn lines(sandbox: String, relay: LogsRelay) -> Streamed<wire::LogsChunk> {
-    let lines = futures::stream::unfold(Some((sandbox, relay)), |open| async {
-        let (id, mut relay) = open?;
-        match relay.next().await {
-            Ok(Some(chunk)) => Some((Ok(chunk), Some((id, relay)))),
+fn lines(lines: Lines) -> Streamed<wire::LogsChunk> {
+    let chunks = futures::stream::unfold(Some(lines), |open| async {
+        let mut lines = open?;
+        match lines.next().await {
+            Ok(Some(chunk)) => Some((Ok(chunk), Some(lines))),
             Ok(None) => None,
-            Err(source) => Some((
-                Err(status(&Fault::Relay {
-                    what: "logs",
-                    id,
-                    source,
-                })),
-                None,
-            )),
+            Err(fault) => Some((Err(status(&fault)), None)),
         }
     });
-    Box::pin(lines)
+    Box::pin(chunks)
 }
 
 /// What a sandbox says, or a status that says why it says no more.
-fn outputs(what: &'static str, sandbox: String, conversation: Conversation) -> Streamed<wire::RelayOutput> {
-    let outputs = futures::stream::unfold(Some((sandbox, conversation)), move |open| async move {
-        let (id, mut conversation) = open?;
-        match conversation.next().await {
-            Ok(Some(output)) => Some((Ok(output), Some((id, conversation)))),
+fn outputs(talk: Talk) -> Streamed<wire::RelayOutput> {
+    let outputs = futures::stream::unfold(Some(talk), |open| async {
+        let mut talk = open?;
+        match talk.next().await {
+            Ok(Some(output)) => Some((Ok(output), Some(talk))),
             Ok(None) => None,
-            Err(source) => Some((Err(status(&Fault::Relay { what, id, source })), None)),
+            Err(fault) => Some((Err(status(&fault)), None)),
         }
     });
     Box::pin(outputs)
@@ -202,13 +198,13 @@ impl Control for ControlService {
     }
 
     async fn watch(&self, request: Request<wire::WatchRequest>) -> Answer<Self::WatchStream> {
-        answer(self.watch(request.into_inner()).await)
+        let caller = caller(&request);
+        answer(self.watch(&caller, request.into_inner()).await)
     }
 
     async fn logs(&self, request: Request<wire::LogsRequest>) -> Answer<Self::LogsStream> {
-        let request = request.into_inner();
-        let sandbox = request.sandbox_id.clone();
-        answer(self.0.logs(request).await.map(|relay| lines(sandbox, relay)))
+        let caller = caller(&request);
+        answer(self.0.logs(&caller, request.into_inner()).await.map(lines))
     }
 
     async fn relay(&self, request: Request<Streaming<wire::RelayInput>>) -> Answer<Self::RelayStream> {
@@ -216,9 +212,7 @@ impl Control for ControlService {
         let mut input = request.into_inner();
         let opened = async {
             let request = opening(&mut input).await?;
-            let sandbox = request.sandbox_id.clone();
-            let (what, conversation) = self.0.converse(&caller, request, input).await?;
-            Ok(outputs(what, sandbox, conversation))
+            self.0.converse(&caller, request, input).await.map(outputs)
         };
         answer(opened.await)
     }

@@ -3,14 +3,14 @@
 use super::Rest;
 use super::answer::Refusal;
 use super::body::Params;
-use crate::api::Fault;
+use crate::access::Caller;
+use crate::api::{Fault, Lines};
 use crate::clock;
-use crate::session::LogsRelay;
-use axum::Json;
 use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 use proto::wire;
 use serde::Deserialize;
 use serde_json::json;
@@ -34,13 +34,19 @@ pub(super) struct LogsParams {
 /// `{"sandbox_id", "logs": {"lines": [...]}}`; with `follow`, lines of text as they come.
 pub(super) async fn read(
     State(rest): State<Rest>,
+    Extension(caller): Extension<Caller>,
     Path(id): Path<String>,
     Params(params): Params<LogsParams>,
 ) -> Result<Response, Refusal> {
-    read_of(&rest, id, params).await
+    read_of(&rest, &caller, id, params).await
 }
 
-pub(super) async fn read_of(rest: &Rest, id: String, params: LogsParams) -> Result<Response, Refusal> {
+pub(super) async fn read_of(
+    rest: &Rest,
+    caller: &Caller,
+    id: String,
+    params: LogsParams,
+) -> Result<Response, Refusal> {
     let request = wire::LogsRequest {
         sandbox_id: id.clone(),
         container: params.container,
@@ -49,11 +55,11 @@ pub(super) async fn read_of(rest: &Rest, id: String, params: LogsParams) -> Resu
         since_ms: params.since.as_deref().map_or(Ok(0), since)?,
         timestamps: false,
     };
-    let relay = rest.api.logs(request).await?;
+    let lines = rest.api.logs(caller, request).await?;
     if params.follow {
-        return Ok(follow(relay));
+        return Ok(follow(lines));
     }
-    let lines = collect(&id, relay).await?;
+    let lines = collect(&id, lines).await?;
     Ok(Json(json!({ "sandbox_id": id, "logs": { "lines": lines } })).into_response())
 }
 
@@ -78,16 +84,11 @@ fn render(line: &wire::LogLine) -> String {
     format!("[{}] {}", line.container, String::from_utf8_lossy(&line.line))
 }
 
-async fn collect(id: &str, mut relay: LogsRelay) -> Result<Vec<String>, Fault> {
+async fn collect(id: &str, mut chunks: Lines) -> Result<Vec<String>, Fault> {
     let mut lines = Vec::new();
     let mut size = 0;
     loop {
-        let chunk = relay.next().await.map_err(|source| Fault::Relay {
-            what: "logs",
-            id: id.to_owned(),
-            source,
-        })?;
-        let Some(chunk) = chunk else {
+        let Some(chunk) = chunks.next().await? else {
             return Ok(lines);
         };
         for line in chunk.lines {
@@ -104,13 +105,13 @@ async fn collect(id: &str, mut relay: LogsRelay) -> Result<Vec<String>, Fault> {
 }
 
 /// A stream that breaks ends the connection, so that its reader does not take it for the end of the lines.
-fn follow(relay: LogsRelay) -> Response {
-    let chunks = futures::stream::unfold(Some(relay), |relay| async {
-        let mut relay = relay?;
-        match relay.next().await {
+fn follow(lines: Lines) -> Response {
+    let chunks = futures::stream::unfold(Some(lines), |lines| async {
+        let mut lines = lines?;
+        match lines.next().await {
             Ok(Some(chunk)) => {
                 let text: String = chunk.lines.iter().map(|line| render(line) + "\n").collect();
-                Some((Ok(text), Some(relay)))
+                Some((Ok(text), Some(lines)))
             }
             Ok(None) => None,
             Err(error) => Some((Err(error), None)),

@@ -87,19 +87,21 @@ pub(super) async fn remove(
 
 pub(super) async fn logs(
     State(rest): State<Rest>,
+    Extension(caller): Extension<Caller>,
     Path((node, sandbox)): Path<(String, String)>,
     Params(params): Params<LogsParams>,
 ) -> Result<Response, Refusal> {
     rest.api.sandbox_on(&node, &sandbox).await?;
-    logs::read_of(&rest, sandbox, params).await
+    logs::read_of(&rest, &caller, sandbox, params).await
 }
 
 pub(super) async fn container_logs(
     State(rest): State<Rest>,
+    Extension(caller): Extension<Caller>,
     Path((node, sandbox, container)): Path<(String, String, String)>,
     Params(mut params): Params<LogsParams>,
 ) -> Result<Response, Refusal> {
     rest.api.sandbox_on(&node, &sandbox).await?;
     params.container = container;
-    logs::read_of(&rest, sandbox, params).await
+    logs::read_of(&rest, &caller, sandbox, params).await
 }

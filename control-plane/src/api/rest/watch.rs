@@ -3,7 +3,9 @@
 use super::Rest;
 use super::answer::{Refusal, status};
 use super::body::{self, Params};
+use crate::access::Caller;
 use crate::api::{Fault, Mark, Query};
+use axum::Extension;
 use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::sse::{Event, KeepAlive, Sse};
@@ -32,6 +34,7 @@ pub(super) struct WatchParams {
 /// `changed`, `deleted`, `progress` and, once the present state was told, `synced`; `error` ends the stream.
 pub(super) async fn events(
     State(rest): State<Rest>,
+    Extension(caller): Extension<Caller>,
     headers: HeaderMap,
     Params(params): Params<WatchParams>,
 ) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Refusal> {
@@ -48,7 +51,7 @@ pub(super) async fn events(
         labels: labels.clone(),
         ..Query::all(kind)
     });
-    let told = rest.api.watch(queries.collect(), since).await?;
+    let told = rest.api.watch(&caller, queries.collect(), since).await?;
     let events = told.map(|told| Ok(event(told)));
     Ok(Sse::new(events).keep_alive(KeepAlive::default()))
 }
