@@ -123,7 +123,11 @@ pub fn unmount_below(folders: &[&Path]) -> Vec<MountError> {
     ours.filter_map(|path| unmount(path).err()).collect()
 }
 
-fn unmount(path: &Path) -> Result<(), MountError> {
+/// Unmounts the last mount at `path`; none there is fine.
+///
+/// # Errors
+/// [`MountError::Busy`] where it is still used, and out of the way all the same, or [`MountError::Unmount`].
+pub fn unmount(path: &Path) -> Result<(), MountError> {
     let end = Instant::now() + BUSY;
     loop {
         match umount2(path, MntFlags::UMOUNT_NOFOLLOW) {

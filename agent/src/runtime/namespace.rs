@@ -5,11 +5,14 @@
 //! Owns a sandbox's `ns` folder. Never connects the network namespace to anything, see [`super::network`].
 //! Called when a sandbox is made, and when it is taken down after its processes have ended.
 
+use super::mount::{self, MountError, Tmpfs};
 use super::sys::pioneer::Pioneer;
 use super::user_namespace::{IDS, IdRange};
 use nix::errno::Errno;
-use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::mount::{MntFlags, MsFlags, umount2};
 use nix::sched::{CloneFlags, setns, unshare};
+use proto::budget::TmpfsLimit;
+use proto::units::Bytes;
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::AsRawFd;
@@ -23,6 +26,16 @@ const CREATED_AT_ONCE: usize = 4;
 pub const MAX_HOSTNAME: usize = 64;
 /// A folder can be mounted onto itself again by an interrupted creation; more often than this is not ours.
 const MAX_MOUNTS: usize = 16;
+/// For the files that namespaces are pinned to.
+const ROOM: Tmpfs = Tmpfs {
+    limit: TmpfsLimit {
+        size: Bytes(64 << 10),
+        inodes: 16,
+    },
+    mode: 0o700,
+    owner: 0,
+    is_open: false,
+};
 /// As Docker has it inside its containers: no privilege is needed for low ports and for `ping`.
 const LOW_PORTS: (&str, &str) = ("/proc/sys/net/ipv4/ip_unprivileged_port_start", "0");
 const PING: &str = "/proc/sys/net/ipv4/ping_group_range";
@@ -86,8 +99,10 @@ pub enum NamespaceError {
     Enter(Errno),
     #[error("cannot set the host name `{hostname}`: {source}")]
     SetHostname { hostname: String, source: Errno },
-    #[error("cannot raise `lo` in the new network namespace: {0}")]
-    Loopback(io::Error),
+    #[error("cannot ready the new network namespace: {0}")]
+    Network(io::Error),
+    #[error(transparent)]
+    Room(#[from] MountError),
     #[error("cannot {act} the namespace at {path}: {source}")]
     Mount {
         act: &'static str,
@@ -165,7 +180,7 @@ impl Namespaces {
         self.ids
     }
 
-    /// Gives them to a sandbox: pins them below `dir`, its `ns` folder, which is made if need be.
+    /// Gives them to a sandbox: pins them below `dir`, its `ns` folder, which is made.
     ///
     /// # Errors
     /// [`NamespaceError`]; what is below `dir` is removed then, also where it was there before: call [`remove`] first
@@ -196,17 +211,12 @@ impl Namespaces {
     }
 
     fn pin_all(&self, dir: &Path, pins: &Pins) -> Result<(), NamespaceError> {
-        fs::create_dir_all(dir).map_err(file("create", dir))?;
+        let parent = dir.parent().unwrap_or(dir);
+        fs::create_dir_all(parent).map_err(file("create", parent))?;
+        fs::create_dir(dir).map_err(file("create", dir))?;
         // A mount of its own that shares nothing: the pins must not spread into other mount namespaces, where they
         // would keep the namespaces alive.
-        bind(dir, dir, "mount")?;
-        mount(None::<&str>, dir, None::<&str>, MsFlags::MS_PRIVATE, None::<&str>).map_err(|source| {
-            NamespaceError::Mount {
-                act: "make private",
-                path: dir.to_owned(),
-                source,
-            }
-        })?;
+        mount::tmpfs(dir, ROOM)?;
         let of_all = [
             (&self.net, &pins.net),
             (&self.uts, &pins.uts),
@@ -280,7 +290,7 @@ fn settle(groups: &str) -> Result<(), NamespaceError> {
         let path = Path::new(sysctl);
         fs::write(path, value).map_err(file("set", path))?;
     }
-    super::network::raise_loopback().map_err(NamespaceError::Loopback)
+    super::network::settle().map_err(NamespaceError::Network)
 }
 
 /// The calling thread, which must end soon.
@@ -294,7 +304,7 @@ fn file(act: &'static str, path: &Path) -> impl FnOnce(io::Error) -> NamespaceEr
 }
 
 fn bind(source: &Path, target: &Path, act: &'static str) -> Result<(), NamespaceError> {
-    mount(Some(source), target, None::<&str>, MsFlags::MS_BIND, None::<&str>).map_err(|source| {
+    nix::mount::mount(Some(source), target, None::<&str>, MsFlags::MS_BIND, None::<&str>).map_err(|source| {
         NamespaceError::Mount {
             act,
             path: target.to_owned(),

@@ -92,6 +92,7 @@ impl Sandbox {
         let mut made = Self {
             files: SandboxFiles {
                 dir: dir.clone(),
+                run: dir.clone(),
                 volumes: Default::default(),
                 hosts: PathBuf::new(),
                 host_name: PathBuf::new(),

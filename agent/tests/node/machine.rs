@@ -375,7 +375,7 @@ impl Machine {
     pub(crate) fn in_container(&self, uid: u64, container: &str, script: &str) {
         let tmp = self
             .sandbox(uid)
-            .join("containers")
+            .join("run/containers")
             .join(container)
             .join("tmp/tmp");
         assert!(tmp.is_dir(), "{}", tmp.display());

@@ -27,7 +27,7 @@ pub struct InstanceFiles {
 /// # Errors
 /// [`FilesError::Make`], also on a processor that the program is not written for.
 pub fn prepare_instance(files: &SandboxFiles) -> Result<InstanceFiles, FilesError> {
-    let dir = files.dir.join(INSTANCE);
+    let dir = files.run.join(INSTANCE);
     let (rootfs, bundle) = (dir.join("rootfs"), dir.join("bundle"));
     for folder in [&dir, &rootfs, &bundle] {
         make_folder(folder, PRIVATE, 0)?;
@@ -122,6 +122,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let files = SandboxFiles {
             dir: folder.path().to_owned(),
+            run: folder.path().to_owned(),
             volumes: Default::default(),
             hosts: PathBuf::new(),
             host_name: PathBuf::new(),

@@ -1,17 +1,18 @@
 //! The folder of one sandbox, as far as it is files and mounts:
 //!
 //! ```text
-//! volumes/<name>/            a tmpfs each
-//! containers/<name>/root/    tmpfs of the writable layer; not there where the root is read-only
-//!                   tmp/     tmpfs of the `/tmp` budget, with a folder for each thing that draws on it:
-//!                            tmp, shm, tmpfs-<n>, and points where the root is read-only
-//!                   tmpfs-<n>/  a tmpfs each that has a size of its own
-//!                   rootfs/  the overlay
-//!                   bundle/  for the OCI spec
-//! instance/rootfs/           of the container that holds a gVisor instance
-//!          bundle/           for its OCI spec
-//! etc/                       hosts, hostname, resolv.conf
-//! logs/<name>/               stays until the sandbox is deleted
+//! run/                           a tmpfs: making and removing some twenty files costs no disk anything
+//!     volumes/<name>/            a tmpfs each
+//!     containers/<name>/root/    tmpfs of the writable layer; not there where the root is read-only
+//!                       tmp/     tmpfs of the `/tmp` budget, with a folder for each thing that draws on it:
+//!                                tmp, shm, tmpfs-<n>, and points where the root is read-only
+//!                       tmpfs-<n>/  a tmpfs each that has a size of its own
+//!                       rootfs/  the overlay
+//!                       bundle/  for the OCI spec
+//!     instance/rootfs/           of the container that holds a gVisor instance
+//!              bundle/           for its OCI spec
+//!     etc/                       hosts, hostname, resolv.conf
+//! logs/<name>/                   stays until the sandbox is deleted
 //! ```
 //!
 //! With a user namespace, all that containers may change is owned by who root is in there, and the folders on the way to
@@ -36,6 +37,8 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
+const RUN: &str = "run";
+/// In there.
 const VOLUMES: &str = "volumes";
 const CONTAINERS: &str = "containers";
 const INSTANCE: &str = "instance";
@@ -46,6 +49,8 @@ const LOGS: &str = "logs";
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SandboxFiles {
     pub dir: PathBuf,
+    /// What is gone with the sandbox's end.
+    pub run: PathBuf,
     /// One per volume.
     pub volumes: BTreeMap<Name, PathBuf>,
     pub hosts: PathBuf,

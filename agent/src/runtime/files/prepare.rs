@@ -1,13 +1,14 @@
 //! Makes what a sandbox and its containers need before they start. A step that fails undoes what it did.
 
 use super::release::{release, release_container};
-use super::{CONTAINERS, ContainerFiles, ETC, FilesError, SandboxFiles, VOLUMES, logs_of};
+use super::{CONTAINERS, ContainerFiles, ETC, FilesError, RUN, SandboxFiles, VOLUMES, logs_of};
 use crate::runtime::bundle::{tmpfs_is_open, tmpfs_mode};
 use crate::runtime::mount::{self, MountError, Tmpfs};
 use crate::runtime::user_namespace::{UserNamespace, root_of};
 use proto::budget::{self, ContainerBudget, TmpfsLimit};
 use proto::id::Name;
 use proto::spec::{Container, SandboxSpec};
+use proto::units::Bytes;
 use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, Permissions};
 use std::io;
@@ -23,6 +24,17 @@ pub(super) const PRIVATE: u32 = 0o700;
 const PASSABLE: u32 = 0o710;
 /// Any user of a container may read these.
 const READABLE: u32 = 0o644;
+
+/// Of `run/`, in which nobody writes but the agent and the OCI runtimes: far more than any sandbox needs.
+const ROOM: Tmpfs = Tmpfs {
+    limit: TmpfsLimit {
+        size: Bytes(64 << 20),
+        inodes: 65_536,
+    },
+    mode: PRIVATE,
+    owner: 0,
+    is_open: false,
+};
 
 /// What the files of `/etc` say.
 #[derive(Debug, Clone, Copy)]
@@ -45,17 +57,21 @@ pub fn prepare_sandbox(
     make_all(dir)?;
     cleared(release(dir))?;
     let owner = root_of(user_namespace.as_ref());
+    let run = dir.join(RUN);
     let make = || {
-        let folder = dir.join(ETC);
+        mount_tmpfs(&run, ROOM)?;
+        let folder = run.join(ETC);
         make_folder(&folder, PRIVATE, 0)?;
         let file = |name, text: &str| make_file(&folder, name, text, owner);
-        let containers = dir.join(CONTAINERS);
+        let containers = run.join(CONTAINERS);
         make_folder(&containers, PRIVATE, 0)?;
-        let_pass(dir, owner)?;
-        let_pass(&containers, owner)?;
+        for passed in [dir, &run, &containers] {
+            let_pass(passed, owner)?;
+        }
         Ok(SandboxFiles {
             dir: dir.to_owned(),
-            volumes: make_volumes(dir, spec, owner)?,
+            volumes: make_volumes(&run, spec, owner)?,
+            run: run.clone(),
             hosts: file("hosts", &hosts(etc.hostname, etc.ip))?,
             host_name: file("hostname", &format!("{}\n", etc.hostname))?,
             resolv_conf: file("resolv.conf", etc.resolv_conf)?,
@@ -78,7 +94,7 @@ pub fn prepare_container(
 ) -> Result<ContainerFiles, FilesError> {
     let logs = logs_of(&files.dir, &container.name);
     make_all(&logs)?;
-    let dir = files.dir.join(CONTAINERS).join(container.name.as_str());
+    let dir = files.run.join(CONTAINERS).join(container.name.as_str());
     if dir.exists() {
         cleared(release_container(&files.dir, &container.name))?;
     }
@@ -102,8 +118,8 @@ pub fn prepare_container(
     make().inspect_err(|_| warn_of(release_container(&files.dir, &container.name)))
 }
 
-fn make_volumes(dir: &Path, spec: &SandboxSpec, owner: u32) -> Result<BTreeMap<Name, PathBuf>, FilesError> {
-    let all = dir.join(VOLUMES);
+fn make_volumes(run: &Path, spec: &SandboxSpec, owner: u32) -> Result<BTreeMap<Name, PathBuf>, FilesError> {
+    let all = run.join(VOLUMES);
     make_folder(&all, PRIVATE, 0)?;
     let mut volumes = BTreeMap::new();
     for volume in &spec.volumes {

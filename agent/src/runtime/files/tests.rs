@@ -168,13 +168,13 @@ fn files_of_a_user_namespace_are_its_roots_and_only_that_root_passes() {
     ] {
         assert_eq!(about(path), (root, root, mode), "{}", path.display());
     }
-    let container = place.dir.join("containers/c");
-    for path in [&place.dir, &place.dir.join("containers"), &container] {
+    let container = place.dir.join("run/containers/c");
+    for path in [&place.dir, &place.dir.join("run/containers"), &container] {
         assert_eq!(about(path), (0, root, 0o710), "{}", path.display());
     }
     for path in [
-        &place.dir.join("volumes"),
-        &place.dir.join("etc"),
+        &place.dir.join("run/volumes"),
+        &place.dir.join("run/etc"),
         &own.bundle,
         &own.logs,
     ] {
@@ -218,8 +218,8 @@ fn read_only_root_has_no_budget_of_its_own() {
     fs::create_dir_all(files.rootfs.join("srv/data")).expect("made");
     assert_eq!(
         place.mounts.present().len(),
-        4,
-        "two volumes, the /tmp budget, the root"
+        5,
+        "where all others are, two volumes, the /tmp budget, the root"
     );
     assert!(!place.layers[1].join("srv").exists());
     assert_eq!(fs::read_dir(&files.tmp).expect("there").count(), 0);
@@ -291,7 +291,7 @@ fn failed_step_undoes_what_was_done() {
     let fault = prepare_container(&files, &spec, &spec.containers[0], &missing).expect_err("refused");
     assert!(fault.to_string().contains("nowhere"), "{fault}");
     assert_eq!(place.mounts.present(), before);
-    assert!(!place.dir.join("containers/c").exists());
+    assert!(!place.dir.join("run/containers/c").exists());
     // A volume twice: the second one can't be made.
     spec.volumes.push(spec.volumes[0].clone());
     place.sandbox(&spec).expect_err("refused");

@@ -297,6 +297,12 @@ async fn on_a_thread<T: Send + 'static>(
     answered.await.map_err(|_| NetworkError::ThreadDied { act })?
 }
 
+/// Readies the calling thread's network namespace, which is new: links that are made in it have no IPv6, and `lo` is up.
+pub(super) fn settle() -> io::Result<()> {
+    sysctl::disable_ipv6(sysctl::DEFAULT).map_err(io::Error::other)?;
+    raise_loopback()
+}
+
 /// Raises `lo` in the calling thread's network namespace.
 pub(super) fn raise_loopback() -> io::Result<()> {
     let mut kernel = Conversation::open(NETLINK_ROUTE, 0).map_err(io::Error::other)?;

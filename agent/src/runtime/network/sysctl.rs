@@ -15,12 +15,18 @@ pub(super) fn enable_forwarding() -> Result<(), NetworkError> {
     }
 }
 
+/// Of links that are made from now on.
+pub(super) const DEFAULT: &str = "default";
+
 /// No IPv6 on the link: no address of its own, no router advertisement is heard. A kernel without IPv6 has nothing
 /// to turn off.
 pub(super) fn disable_ipv6(link: &str) -> Result<(), NetworkError> {
-    match write(format!("/proc/sys/net/ipv6/conf/{link}/disable_ipv6").into(), "1") {
-        Err(NetworkError::Sysctl { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(()),
-        result => result,
+    let path = PathBuf::from(format!("/proc/sys/net/ipv6/conf/{link}/disable_ipv6"));
+    // Writing takes the one lock of all links, and turns and turns until it has it.
+    match fs::read_to_string(&path) {
+        Ok(setting) if setting.trim() == "1" => Ok(()),
+        Err(source) if source.kind() == io::ErrorKind::NotFound => Ok(()),
+        Ok(_) | Err(_) => write(path, "1"),
     }
 }
 
