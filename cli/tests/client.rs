@@ -118,6 +118,21 @@ async fn others_are_asked_beside_a_frozen_leader_until_they_name_the_next_one() 
 }
 
 #[tokio::test]
+async fn others_are_left_alone_where_the_leader_is_merely_slow() {
+    let slow = Replica::acting(vec![Act::Slow(450)]);
+    let slow_at = slow.serve().await;
+    let follower = Replica::acting(vec![Act::NotLeader(slow_at.to_string())]);
+    let follower_at = follower.serve().await;
+    let client = client(&[&slow_at, &follower_at], LONG);
+    client.apply(&manifest(), false).await.unwrap();
+    let asked = follower.request_ids.lock().unwrap().len();
+    assert!(asked > 0, "the first time it may be frozen");
+    client.apply(&manifest(), false).await.unwrap();
+    assert_eq!(follower.request_ids.lock().unwrap().len(), asked);
+    assert_eq!(slow.request_ids.lock().unwrap().len(), 2, "never asked twice");
+}
+
+#[tokio::test]
 async fn change_that_would_be_made_twice_is_asked_of_one_replica_at_a_time() {
     let [silent, other] = [0, 1].map(|_| std::net::TcpListener::bind("127.0.0.1:0").unwrap());
     let at = |listener: &std::net::TcpListener| {

@@ -46,6 +46,7 @@ use proto::policy::{Policy, PolicyChange};
 use proto::spec::Manifest;
 use proto::wire;
 use retry::Route;
+use round::Pace;
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -60,6 +61,8 @@ pub struct Client {
     leader: Mutex<Option<Endpoint>>,
     /// Where the last read was answered: index into `servers`.
     reader: Mutex<usize>,
+    /// How long answers take at present.
+    pace: Mutex<Pace>,
     request_timeout: Duration,
     /// Told once per request that has to wait: what is waited for.
     notice: Option<Notice>,
@@ -86,6 +89,7 @@ impl Client {
             channels: Channels::new(access),
             leader: Mutex::new(None),
             reader: Mutex::new(0),
+            pace: Mutex::default(),
             request_timeout,
             notice: None,
         })

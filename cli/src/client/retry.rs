@@ -3,7 +3,7 @@
 
 use super::endpoint::{Service, control};
 use super::fault::{Verdict, judge, text};
-use super::round::{HEDGE_AFTER, LONGEST_PAUSE, Next, Round};
+use super::round::{LONGEST_PAUSE, Next, Round};
 use super::{Client, ClientError, Endpoint};
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
@@ -64,7 +64,12 @@ impl Client {
     {
         let begun = Instant::now();
         let deadline = begun + self.request_timeout;
-        let mut round = Round::default();
+        let patience = self
+            .pace
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .patience();
+        let mut round = Round::new(patience);
         let mut said = Said::default();
         let mut under_way = FuturesUnordered::new();
         let mut next = Next::Ask(self.first(route));
@@ -75,7 +80,7 @@ impl Client {
                     round.asked(&target);
                     said.not_yet(&target);
                     under_way.push(attempt(target, op(service)));
-                    HEDGE_AFTER
+                    patience
                 }
                 Next::Wait(pause) => rand::random_range(pause / 2..=pause),
             };
@@ -89,11 +94,13 @@ impl Client {
                 () = tokio::time::sleep_until(wake.min(deadline)) => None,
             };
             next = match answered {
-                Some((target, Ok(response))) => {
+                Some((target, took, Ok(response))) => {
+                    let mut pace = self.pace.lock().unwrap_or_else(PoisonError::into_inner);
+                    pace.answered(took);
                     self.remember(route, &target);
                     return Ok(response.into_inner());
                 }
-                Some((target, Err(status))) => {
+                Some((target, _, Err(status))) => {
                     let why = text(&status);
                     tracing::debug!(%target, act, why, "attempt failed");
                     said.put(&target, why);
@@ -177,15 +184,16 @@ impl Client {
     }
 }
 
-/// One replica's answer, in bounded time.
+/// One replica's answer, in bounded time, and how long it took.
 async fn attempt<T>(
     target: Endpoint,
     answer: impl Future<Output = Result<Response<T>, Status>>,
-) -> (Endpoint, Result<Response<T>, Status>) {
+) -> (Endpoint, Duration, Result<Response<T>, Status>) {
+    let begun = Instant::now();
     let answer = tokio::time::timeout(ATTEMPT, answer).await;
     let answer =
         answer.unwrap_or_else(|_| Err(Status::deadline_exceeded(format!("no answer within {ATTEMPT:?}"))));
-    (target, answer)
+    (target, begun.elapsed(), answer)
 }
 
 /// What each replica said last, for whoever waits.

@@ -7,13 +7,32 @@ use std::time::Duration;
 /// A replica that has not answered for so long is asked no less, but others are asked beside it: it may be frozen or cut
 /// off, and they know who leads now. Above what a write takes on a busy cluster, so that a healthy one is not asked
 /// twice; below the half second in which the others begin to elect, so that nothing is lost by it.
-pub(super) const HEDGE_AFTER: Duration = Duration::from_millis(300);
-/// Before somebody is asked again who has named a leader that has not answered yet: a fraction of an election.
-const ASK_AGAIN: Duration = Duration::from_millis(75);
+const HEDGE_AFTER: Duration = Duration::from_millis(300);
+/// Where answers take longer than that at present, more requests would only make it worse: twice as long as they take, but
+/// no longer than this.
+const LONGEST_HEDGE: Duration = Duration::from_secs(1);
+/// Of the time for which one replica is waited for alone: before somebody is asked again who has named a leader that has
+/// not answered yet. A fraction of an election; grows by a quarter each time, up to [`LONGEST_HEDGE`].
+const ASK_AGAIN_PART: u32 = 4;
 /// The pause after a round in which no replica could answer; doubles with each round. An election takes
 /// some hundred milliseconds.
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 pub(super) const LONGEST_PAUSE: Duration = Duration::from_millis(250);
+
+/// How long answers take at present: the longest of late, which counts for less with each shorter one.
+#[derive(Debug, Default)]
+pub(super) struct Pace(Duration);
+
+impl Pace {
+    pub(super) fn answered(&mut self, took: Duration) {
+        self.0 = took.max(self.0 * 3 / 4);
+    }
+
+    /// How long one replica is waited for alone.
+    pub(super) fn patience(&self) -> Duration {
+        (self.0 * 2).clamp(HEDGE_AFTER, LONGEST_HEDGE)
+    }
+}
 
 /// What is done next.
 #[derive(Debug, PartialEq, Eq)]
@@ -32,19 +51,22 @@ pub(super) struct Round {
     /// Of these, who has not answered.
     under_way: BTreeSet<Endpoint>,
     pause: Duration,
+    patience: Duration,
+    ask_again: Duration,
 }
 
-impl Default for Round {
-    fn default() -> Self {
+impl Round {
+    /// `patience`: for how long one replica is waited for alone.
+    pub(super) fn new(patience: Duration) -> Self {
         Self {
             tried: BTreeSet::new(),
             under_way: BTreeSet::new(),
             pause: FIRST_PAUSE,
+            patience,
+            ask_again: patience / ASK_AGAIN_PART,
         }
     }
-}
 
-impl Round {
     /// `target` is asked.
     pub(super) fn asked(&mut self, target: &Endpoint) {
         self.tried.insert(target.clone());
@@ -66,7 +88,11 @@ impl Round {
     ) -> Next {
         self.under_way.remove(target);
         match named {
-            Some(leader) if self.under_way.contains(&leader) => return Next::Wait(ASK_AGAIN),
+            Some(leader) if self.under_way.contains(&leader) => {
+                let pause = self.ask_again;
+                self.ask_again = (pause * 5 / 4).min(LONGEST_HEDGE);
+                return Next::Wait(pause);
+            }
             Some(leader) if !self.tried.contains(&leader) => return Next::Ask(leader),
             Some(_) | None => {}
         }
@@ -88,7 +114,7 @@ impl Round {
         let mut candidates = std::iter::once(&first).chain(servers);
         match candidates.find(|server| !self.tried.contains(server)) {
             Some(server) => Next::Ask(server.clone()),
-            None => Next::Wait(HEDGE_AFTER),
+            None => Next::Wait(self.patience),
         }
     }
 }
@@ -109,7 +135,7 @@ mod tests {
 
     impl Story {
         fn begin() -> Self {
-            let mut round = Round::default();
+            let mut round = Round::new(Pace::default().patience());
             round.asked(&at("a"));
             Self {
                 round,
@@ -172,6 +198,25 @@ mod tests {
     }
 
     #[test]
+    fn others_are_asked_ever_less_often_beside_a_leader_that_is_slow() {
+        let servers = [at("a"), at("b")];
+        let check = |patience: u64, expected: [u128; 4]| {
+            let mut round = Round::new(Duration::from_millis(patience));
+            round.asked(&at("a"));
+            let pauses = [(); 4].map(|()| {
+                round.asked(&at("b"));
+                match round.undecided(&at("b"), Some(at("a")), &servers) {
+                    Next::Wait(pause) => pause.as_millis(),
+                    Next::Ask(target) => panic!("{target} is asked"),
+                }
+            });
+            assert_eq!(pauses, expected);
+        };
+        check(300, [75, 93, 117, 146]);
+        check(1_000, [250, 312, 390, 488]);
+    }
+
+    #[test]
     fn nobody_is_asked_twice_at_once() {
         let mut story = Story::begin();
         story.silence("b");
@@ -182,8 +227,25 @@ mod tests {
     }
 
     #[test]
+    fn replica_is_waited_for_longer_where_answers_take_long() {
+        let check = |answers: &[u64], patience: u64| {
+            let mut pace = Pace::default();
+            for answer in answers {
+                pace.answered(Duration::from_millis(*answer));
+            }
+            assert_eq!(pace.patience().as_millis(), u128::from(patience), "{answers:?}");
+        };
+        check(&[], 300);
+        check(&[5, 149], 300);
+        check(&[400], 800);
+        check(&[5, 400, 5], 600);
+        check(&[400, 5, 5, 5, 5], 300);
+        check(&[60_000], 1_000);
+    }
+
+    #[test]
     fn pause_doubles_up_to_its_bound() {
-        let mut round = Round::default();
+        let mut round = Round::new(Pace::default().patience());
         let only = [at("a")];
         let mut pauses = Vec::new();
         for _ in 0..6 {

@@ -21,6 +21,8 @@ pub enum Act {
     /// Too much is asked for; to be asked again after so many milliseconds.
     Later(u64),
     Hang,
+    /// Accepts, after so many milliseconds.
+    Slow(u64),
 }
 
 /// One replica on a port of its own; its script is used up one act per request, the last one stays.
@@ -79,6 +81,10 @@ impl Replica {
             Act::Accept => Ok(()),
             Act::Fail(code, message) => Err(Status::new(code, message)),
             Act::Hang => std::future::pending().await,
+            Act::Slow(after_ms) => {
+                tokio::time::sleep(std::time::Duration::from_millis(after_ms)).await;
+                Ok(())
+            }
             Act::NotLeader(endpoint) => {
                 let detail = wire::error_detail::Detail::NotLeader(wire::NotLeader {
                     leader_id: 1,
