@@ -119,7 +119,7 @@ async fn others_are_asked_beside_a_frozen_leader_until_they_name_the_next_one() 
 
 #[tokio::test]
 async fn others_are_left_alone_where_the_leader_is_merely_slow() {
-    let slow = Replica::acting(vec![Act::Slow(450)]);
+    let slow = Replica::acting(vec![Act::Slow(700)]);
     let slow_at = slow.serve().await;
     let follower = Replica::acting(vec![Act::NotLeader(slow_at.to_string())]);
     let follower_at = follower.serve().await;

@@ -7,7 +7,7 @@ use std::time::Duration;
 /// A replica that has not answered for so long is asked no less, but others are asked beside it: it may be frozen or cut
 /// off, and they know who leads now. Above what a write takes on a busy cluster, so that a healthy one is not asked
 /// twice; below the half second in which the others begin to elect, so that nothing is lost by it.
-const HEDGE_AFTER: Duration = Duration::from_millis(300);
+const HEDGE_AFTER: Duration = Duration::from_millis(400);
 /// Where answers take longer than that at present, more requests would only make it worse: twice as long as they take, but
 /// no longer than this.
 const LONGEST_HEDGE: Duration = Duration::from_secs(1);
@@ -212,7 +212,7 @@ mod tests {
             });
             assert_eq!(pauses, expected);
         };
-        check(300, [75, 93, 117, 146]);
+        check(400, [100, 125, 156, 195]);
         check(1_000, [250, 312, 390, 488]);
     }
 
@@ -235,11 +235,11 @@ mod tests {
             }
             assert_eq!(pace.patience().as_millis(), u128::from(patience), "{answers:?}");
         };
-        check(&[], 300);
-        check(&[5, 149], 300);
+        check(&[], 400);
+        check(&[5, 199], 400);
         check(&[400], 800);
         check(&[5, 400, 5], 600);
-        check(&[400, 5, 5, 5, 5], 300);
+        check(&[400, 5, 5, 5, 5], 400);
         check(&[60_000], 1_000);
     }
 
