@@ -7,9 +7,10 @@ use nix::sys::time::TimeSpec;
 use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
 use nix::time::clock_gettime;
 use proto::units::Timestamp;
+use spans::Moment;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// Names the present boot: [`BootTime`]s of different boots can't be compared.
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
@@ -87,6 +88,15 @@ pub fn wall() -> Timestamp {
     Timestamp(millis(
         SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default(),
     ))
+}
+
+/// Both clocks, for spans of what begins now.
+#[must_use]
+pub fn moment() -> Moment {
+    Moment {
+        wall: SystemTime::now(),
+        instant: Instant::now(),
+    }
 }
 
 /// Whole milliseconds, at most what fits.

@@ -12,6 +12,7 @@ use proto::id::NodeId;
 use proto::spec::{Cidr, Labels, Runtime};
 use proto::units::{Bytes, MilliCpu};
 use serde::{Deserialize, Serialize};
+use spans::Endpoint;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -195,6 +196,11 @@ pub struct Settings {
     )]
     pub protect: Option<Vec<String>>,
 
+    /// Send spans of sandboxes on their way to Running to this collector, by OTLP over gRPC, such as
+    /// http://127.0.0.1:4317 [default: that of OTEL_EXPORTER_OTLP_ENDPOINT, or none]
+    #[arg(long, env = "SBX_OTLP_ENDPOINT", value_name = "URL", global = true)]
+    pub otlp_endpoint: Option<String>,
+
     /// What to log: a level, or directives such as `info,agent=debug` [default: info]
     #[arg(long, env = "SBX_LOG", value_name = "FILTER", global = true)]
     pub log: Option<String>,
@@ -279,6 +285,8 @@ pub struct Config {
     /// Empty: those of the machine.
     pub dns: Vec<IpAddr>,
     pub protect: Vec<Cidr>,
+    /// Where spans are sent to.
+    pub otlp_endpoint: Option<Endpoint>,
 }
 
 /// Who this node is, and how it becomes that.
@@ -359,6 +367,15 @@ impl Settings {
         })
     }
 
+    /// What the environment says in the words of a standard, not in ours: the endpoint of OpenTelemetry.
+    #[must_use]
+    pub fn of_standards() -> Self {
+        Self {
+            otlp_endpoint: spans::export::standard_endpoint(),
+            ..Self::default()
+        }
+    }
+
     /// These settings, and those of `other` where these say nothing.
     #[must_use]
     pub fn or(self, other: Self) -> Self {
@@ -390,6 +407,7 @@ impl Settings {
             namespaces_ahead: self.namespaces_ahead.or(other.namespaces_ahead),
             dns: self.dns.or(other.dns),
             protect: self.protect.or(other.protect),
+            otlp_endpoint: self.otlp_endpoint.or(other.otlp_endpoint),
             log: self.log.or(other.log),
             log_format: self.log_format.or(other.log_format),
         }
@@ -429,6 +447,7 @@ impl Settings {
             namespaces_ahead: Some(DEFAULT_NAMESPACES_AHEAD),
             dns: Some(Vec::new()),
             protect: Some(Vec::new()),
+            otlp_endpoint: None,
             log: Some("info".to_owned()),
             log_format: Some(LogFormat::Human),
         })

@@ -17,6 +17,7 @@ use crate::user_ids::{Exhausted, UserIds};
 use oci_spec::runtime::Capabilities;
 use proto::id::Uid;
 use proto::spec::{Runtime, SandboxSpec};
+use spans::Exporter;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -40,6 +41,7 @@ pub struct Host {
     pub(crate) stock: Stock,
     pub reports: Reports,
     pub lease: Arc<Lease>,
+    pub exporter: Exporter,
     pub settings: HostSettings,
     pub(crate) starts: Semaphore,
     pub(crate) ends: Semaphore,
@@ -83,6 +85,7 @@ impl Host {
         means: (ImageStore, Network, Cgroups, Addresses, Option<UserIds>),
         reports: Reports,
         lease: Arc<Lease>,
+        exporter: Exporter,
         settings: HostSettings,
     ) -> Self {
         let (images, network, cgroups, addresses, user_ids) = means;
@@ -95,6 +98,7 @@ impl Host {
             stock: Stock::of(settings.namespaces_ahead),
             reports,
             lease,
+            exporter,
             nursery: Arc::new(Nursery::of(settings.program.clone())),
             settings,
             starts: Semaphore::new(STARTS_AT_ONCE),

@@ -23,4 +23,5 @@ mod sandbox;
 pub mod sealed;
 pub mod session;
 mod stock;
+mod trace;
 pub mod user_ids;

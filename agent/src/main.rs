@@ -99,7 +99,7 @@ impl Configuration {
             Some(path) => self.settings.or(Settings::read(path)?),
             None => self.settings,
         };
-        Ok(settings.or_defaults())
+        Ok(settings.or(Settings::of_standards()).or_defaults())
     }
 }
 

@@ -30,6 +30,7 @@ use nix::fcntl::{Flock, FlockArg};
 use nix::sys::resource::{Resource, getrlimit};
 use proto::spec::{Cidr, Runtime};
 use proto::status::RuntimeInfo;
+use spans::Exporter;
 use std::fs::{DirBuilder, File};
 use std::io;
 use std::net::IpAddr;
@@ -73,6 +74,8 @@ pub enum RunError {
     UserNamespaces(Box<ProbeError>),
     #[error(transparent)]
     Membership(#[from] MembershipError),
+    #[error(transparent)]
+    Export(#[from] spans::StartError),
     #[error(transparent)]
     Node(#[from] NodeError),
     #[error(transparent)]
@@ -215,10 +218,15 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), RunError
     let guarded = network.clone();
     let guarding = guarded.guard();
     let addresses = Addresses::new(config.sandbox_cidr);
+    let exporter = match &config.otlp_endpoint {
+        Some(endpoint) => Exporter::start(endpoint, "sbxlet", config.node_id.to_string())?,
+        None => Exporter::default(),
+    };
     let host = Arc::new(Host::new(
         (images, network, cgroups, addresses, user_ids),
         reports,
         lease,
+        exporter.clone(),
         settings,
     ));
     host.warm_up();
@@ -254,6 +262,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), RunError
         }
     };
     let (reconciled, (), _, ()) = futures::join!(reconciling, speaking, beside, serving);
+    exporter.close().await;
     Ok(reconciled?)
 }
 

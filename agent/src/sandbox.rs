@@ -15,6 +15,7 @@ use crate::runtime::namespace::Namespaces;
 use crate::runtime::network::NetworkError;
 use crate::runtime::user_namespace::IdRange;
 use crate::sealed::SealedError;
+use crate::trace::{End, Journey};
 use proto::id::Uid;
 use proto::spec::SandboxSpec;
 use proto::status::{AssignedPort, Reason};
@@ -22,7 +23,7 @@ use proto::wire::{self, MonitorOutcome, MonitorPhase};
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -51,6 +52,8 @@ pub(crate) struct Sandbox {
     /// As told last, and with the next change again.
     pub(crate) report: wire::SandboxReport,
     pub(crate) parts: Parts,
+    /// Its way to Running, while it is on it and somebody wants to know.
+    pub(crate) journey: Option<Box<Journey>>,
 }
 
 /// What was made so far, as far as later steps need it.
@@ -138,6 +141,7 @@ impl Sandbox {
                 ..Default::default()
             },
             parts: Parts::default(),
+            journey: None,
         }
     }
 
@@ -147,6 +151,9 @@ impl Sandbox {
             return;
         };
         self.learn(wanted);
+        if order.now() == Wish::Run && self.observed.stage < Stage::Ready {
+            self.journey = Journey::begin(&self.host.exporter, &wanted.desired, clock::moment());
+        }
         let connected = (Stage::Prepared..=Stage::Ready).contains(&self.observed.stage);
         if connected && self.observed.outcome.is_none() {
             self.readmit().await;
@@ -309,6 +316,47 @@ impl Sandbox {
     /// Writes down how far it is, for the agent after this one.
     pub(crate) fn record(&self, stage: RecordStage) -> Result<(), SealedError> {
         record::write(&self.dir, stage, &self.report, self.parts.user_ids)
+    }
+
+    /// A step begins.
+    pub(crate) fn enter(&mut self, step: &Step) {
+        match step {
+            Step::Conclude(outcome) => self.end_journey(End::Ended(outcome)),
+            Step::Remove => self.end_journey(End::Removed),
+            Step::Address
+            | Step::Provide
+            | Step::Prepare
+            | Step::Start
+            | Step::AwaitReady
+            | Step::Stop
+            | Step::Kill
+            | Step::Release => {}
+        }
+        if let Some(journey) = &mut self.journey {
+            journey.enter(step, Instant::now());
+        }
+    }
+
+    /// The step that was entered is over.
+    pub(crate) fn leave(&mut self, done: Result<&Option<Stage>, &Halt>) {
+        let outcome = match done {
+            Err(Halt::Ended(outcome)) => Some(outcome),
+            Err(Halt::Interrupted | Halt::Leftovers(_)) | Ok(_) => None,
+        };
+        if let Some(journey) = &mut self.journey {
+            journey.leave(outcome, Instant::now());
+        }
+        match (outcome, done) {
+            (Some(outcome), _) => self.end_journey(End::Ended(outcome)),
+            (None, Ok(Some(Stage::Ready))) => self.end_journey(End::Running),
+            (None, _) => {}
+        }
+    }
+
+    fn end_journey(&mut self, end: End<'_>) {
+        if let Some(journey) = self.journey.take() {
+            journey.end(end, Instant::now());
+        }
     }
 
     /// Lets the leader know, if anything has changed.

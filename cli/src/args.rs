@@ -649,10 +649,10 @@ pub struct UpArgs {
     /// A label of every node, or of one: agent-2:region=eu.
     #[arg(long, value_name = "[AGENT:]KEY=VALUE")]
     pub label: Vec<String>,
-    /// A further argument for every sbxlet.
+    /// A further argument for every sbxlet, in which {host} stands for the same.
     #[arg(long, value_name = "ARG", allow_hyphen_values = true)]
     pub agent_arg: Vec<String>,
-    /// A further argument for every sbxorch.
+    /// A further argument for every sbxorch, likewise.
     #[arg(long, value_name = "ARG", allow_hyphen_values = true)]
     pub replica_arg: Vec<String>,
     /// Plain text, and nobody is asked who he is.

@@ -1,9 +1,10 @@
 //! The sole place where the control plane reads a clock. Replicated code (`state`, `schedule`) must never
 //! call it: its time is the stamp of the log entry. Called by `raft::propose` for that stamp, by `session`
-//! for heartbeats and remaining lifetimes, by the leader's `controller`, and by `security` for the life of certificates.
+//! for heartbeats and remaining lifetimes, by the leader's `controller`, by `security` for the life of certificates, and for spans.
 #![allow(clippy::disallowed_methods)]
 
 use proto::units::Timestamp;
+use spans::Moment;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 /// The wall clock, in milliseconds since the Unix epoch. May jump either way; a clock set before 1970 reads 0.
@@ -17,6 +18,15 @@ pub fn now() -> Timestamp {
 #[must_use]
 pub fn wall() -> SystemTime {
     SystemTime::now()
+}
+
+/// Both clocks, for spans of what begins now.
+#[must_use]
+pub fn moment() -> Moment {
+    Moment {
+        wall: wall(),
+        instant: instant(),
+    }
 }
 
 /// The monotonic clock, for durations on this replica.

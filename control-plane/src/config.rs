@@ -13,6 +13,7 @@ use identity::folder;
 use identity::token::{JoinToken, TokenError};
 use proto::units::Bytes;
 use serde::{Deserialize, Serialize};
+use spans::{Endpoint, EndpointError};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -160,6 +161,11 @@ pub struct Settings {
     #[arg(long, env = "SBX_CREATE_BURST", value_name = "N", global = true)]
     pub create_burst: Option<u32>,
 
+    /// Send spans of sandboxes on their way from the request to Running to this collector, by OTLP over gRPC, such as
+    /// http://127.0.0.1:4317 [default: that of OTEL_EXPORTER_OTLP_ENDPOINT, or none]
+    #[arg(long, env = "SBX_OTLP_ENDPOINT", value_name = "URL", global = true)]
+    pub otlp_endpoint: Option<String>,
+
     /// What to log: a level, or directives such as `info,control_plane=debug` [default: info,openraft=error]
     #[arg(long, env = "SBX_LOG", value_name = "FILTER", global = true)]
     pub log: Option<String>,
@@ -190,6 +196,8 @@ pub struct Config {
     pub timings: Timings,
     pub scheduling: Policy,
     pub limits: Limits,
+    /// Where spans are sent to.
+    pub otlp_endpoint: Option<Endpoint>,
     /// What this replica can apply: [`Level::NEWEST`], but for tests of upgrades.
     pub level: Level,
 }
@@ -286,6 +294,8 @@ pub enum Problem {
         listed: String,
         own: String,
     },
+    #[error("otlp_endpoint: `{0}` {1}")]
+    OtlpEndpoint(String, EndpointError),
     #[error("create_burst: nothing could ever be created with 0")]
     Burst,
     #[error("{longer}: must be longer than {shorter}")]
@@ -309,6 +319,15 @@ impl Settings {
             path: path.to_owned(),
             source: Box::new(source),
         })
+    }
+
+    /// What the environment says in the words of a standard, not in ours: the endpoint of OpenTelemetry.
+    #[must_use]
+    pub fn of_standards() -> Self {
+        Self {
+            otlp_endpoint: spans::export::standard_endpoint(),
+            ..Self::default()
+        }
     }
 
     /// These settings, and those of `other` where these say nothing.
@@ -336,6 +355,7 @@ impl Settings {
             scheduling: self.scheduling.or(other.scheduling),
             create_rate: self.create_rate.or(other.create_rate),
             create_burst: self.create_burst.or(other.create_burst),
+            otlp_endpoint: self.otlp_endpoint.or(other.otlp_endpoint),
             log: self.log.or(other.log),
             log_format: self.log_format.or(other.log_format),
         }
@@ -377,6 +397,7 @@ impl Settings {
             scheduling: Some(Policy::default()),
             create_rate: Some(limits.create_rate),
             create_burst: Some(limits.create_burst),
+            otlp_endpoint: None,
             log: Some(DEFAULT_LOG.to_owned()),
             log_format: Some(LogFormat::Human),
         })
@@ -486,6 +507,14 @@ impl Settings {
         if limits.create_burst == 0 {
             problems.push(Problem::Burst);
         }
+        let endpoint = given.otlp_endpoint.filter(|text| !text.is_empty()).map(|text| {
+            let read = text.parse();
+            read.map_err(|why| Problem::OtlpEndpoint(text, why))
+        });
+        let otlp_endpoint = endpoint.transpose().unwrap_or_else(|problem| {
+            problems.push(problem);
+            None
+        });
         let config = Config {
             id: given.id.unwrap_or_default(),
             listen,
@@ -503,6 +532,7 @@ impl Settings {
             timings,
             scheduling: given.scheduling.unwrap_or_default(),
             limits,
+            otlp_endpoint,
             level: Level::NEWEST,
         };
         problems.extend(config.cluster_problems());

@@ -89,6 +89,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Some(path) => cli.settings.or(Settings::read(path)?),
         None => cli.settings,
     };
+    let settings = settings.or(Settings::of_standards());
     match cli.command {
         Some(Command::Config(ConfigCommand::Print)) => {
             let text = settings.or_defaults().to_toml()?;

@@ -16,6 +16,7 @@ use axum::middleware::from_fn_with_state;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use proto::wire;
+use spans::Exporter;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -54,6 +55,8 @@ pub enum ServeError {
     Joining(#[from] JoiningError),
     #[error(transparent)]
     Start(#[from] StartError),
+    #[error(transparent)]
+    Export(#[from] spans::StartError),
     #[error("serving users and agents failed: {0}")]
     Serve(#[from] tonic::transport::Error),
     #[error("a task of this replica failed: {0}")]
@@ -78,6 +81,7 @@ pub struct Serving {
     joining: Option<BoxFuture<'static, Result<(), JoiningError>>>,
     /// What goes on beside requests.
     attending: BoxFuture<'static, ()>,
+    exporter: Exporter,
     stopping: CancellationToken,
 }
 
@@ -96,6 +100,10 @@ pub async fn start(config: Config) -> Result<Serving, ServeError> {
     if matches!(security, Security::Insecure) {
         tracing::warn!("plain text, and nobody is asked who he is: --insecure");
     }
+    let exporter = match &config.otlp_endpoint {
+        Some(endpoint) => Exporter::start(endpoint, "sbxorch", config.id.to_string())?,
+        None => Exporter::default(),
+    };
     let replica = Replica::start(&config, &security).await?;
     let gate = Gate::new(replica.clone(), security.clone());
     let joining = config.join.clone().map(|join| {
@@ -113,6 +121,7 @@ pub async fn start(config: Config) -> Result<Serving, ServeError> {
         replica.clone(),
         liveness.clone(),
         config.timings,
+        exporter.clone(),
         stopping.clone(),
     );
     let controller = Controller::new(
@@ -120,6 +129,7 @@ pub async fn start(config: Config) -> Result<Serving, ServeError> {
         liveness.clone(),
         config.timings,
         config.scheduling,
+        exporter.clone(),
     );
     let api = Api::new(
         replica.clone(),
@@ -127,6 +137,7 @@ pub async fn start(config: Config) -> Result<Serving, ServeError> {
         sessions,
         Admission::new(config.limits),
         security.dialer(),
+        exporter.clone(),
         stopping.clone(),
     );
     Ok(Serving {
@@ -136,6 +147,7 @@ pub async fn start(config: Config) -> Result<Serving, ServeError> {
         controller,
         api,
         attending: gate.attend()?.boxed(),
+        exporter,
         joining,
         gate,
         security,
@@ -165,6 +177,7 @@ impl Serving {
             gate,
             security,
             attending,
+            exporter,
             joining,
             stopping,
             ..
@@ -229,6 +242,7 @@ impl Serving {
             tracing::debug!("connections are left that others hold open");
             server.abort();
         }
+        exporter.close().await;
         ended
     }
 }

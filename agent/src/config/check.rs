@@ -10,6 +10,7 @@ use proto::image::ImageName;
 use proto::manifest;
 use proto::spec::{Cidr, Labels, Runtime};
 use proto::units::{Bytes, MilliCpu, QuantityError};
+use spans::Endpoint;
 use std::fmt::Display;
 use std::net::IpAddr;
 use std::path::{Component, Path, PathBuf};
@@ -95,6 +96,10 @@ pub(super) fn check(given: Settings) -> Result<Config, Vec<Problem>> {
     let sandbox_cidr = problems.take("sandbox_cidr", &cidr, subnet(&cidr));
     let ids = given.user_ids.unwrap_or_default();
     let user_ids = problems.take("user_ids", &ids, id_block(&ids));
+    let otlp_endpoint = given
+        .otlp_endpoint
+        .filter(|text| !text.is_empty())
+        .and_then(|text| problems.take("otlp_endpoint", &text, text.parse::<Endpoint>()));
     let protect = problems.all("protect", given.protect, manifest::parse_cidr);
     match (
         node_id,
@@ -137,6 +142,7 @@ pub(super) fn check(given: Settings) -> Result<Config, Vec<Problem>> {
             namespaces_ahead: given.namespaces_ahead.unwrap_or_default(),
             dns: given.dns.unwrap_or_default(),
             protect,
+            otlp_endpoint,
         }),
         _ => Err(problems.0),
     }

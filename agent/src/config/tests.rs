@@ -127,6 +127,10 @@ fn everything_that_is_wrong_is_told_at_once() {
         "--node-id n1 --server a:1 --tls-dir tls",
         &["tls_dir: `tls` must be"],
     );
+    check_problems(
+        &format!("{GOOD} --otlp-endpoint collector:4317"),
+        &["otlp_endpoint: `collector:4317` is no address of a collector"],
+    );
     for (token, why) in [("changeme", "is no token for joining"), ("", "is empty")] {
         let settings = Settings {
             join_token: Some(token.to_owned()),

@@ -18,7 +18,6 @@ use proto::budget;
 use proto::id::Uid;
 use proto::spec::{Container, Profile, Runtime, SandboxSpec, SecurityOpt};
 use proto::wire;
-use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -50,7 +49,8 @@ pub(super) struct Input {
 
 pub(super) struct Prepared {
     pub(super) monitor: wire::MonitorSpec,
-    pub(super) timings_ms: BTreeMap<String, u64>,
+    /// When each stage of it began and ended.
+    pub(super) stages: [(&'static str, Instant, Instant); 3],
 }
 
 /// Makes all of it.
@@ -79,12 +79,6 @@ pub(super) fn prepare(input: &Input) -> Result<Prepared, Failure> {
     for ((container, image), own) in spec.containers.iter().zip(&input.images).zip(&own) {
         containers.push(render(input, container, image, &shared, own, instance.is_some())?);
     }
-    let stages = [
-        ("files", files_done - begun),
-        ("cgroup", cgroup_done - files_done),
-        ("bundle", cgroup_done.elapsed()),
-    ];
-    let ms = |time: Duration| u64::try_from(time.as_micros().div_ceil(1_000)).unwrap_or(u64::MAX);
     Ok(Prepared {
         monitor: wire::MonitorSpec {
             uid: input.uid.0,
@@ -97,7 +91,11 @@ pub(super) fn prepare(input: &Input) -> Result<Prepared, Failure> {
             instance,
             root_id: root_of(shared.user_namespace.as_ref()),
         },
-        timings_ms: stages.map(|(stage, time)| (stage.to_owned(), ms(time))).into(),
+        stages: [
+            ("files", begun, files_done),
+            ("cgroup", files_done, cgroup_done),
+            ("bundle", cgroup_done, Instant::now()),
+        ],
     })
 }
 

@@ -98,9 +98,8 @@ pub(super) async fn provide(sandbox: &mut Sandbox, interrupt: &mut Interrupt) ->
     for (status, image) in sandbox.report.containers.iter_mut().zip(&sandbox.parts.images) {
         status.image_digest.clone_from(&image.digest);
     }
-    // `timed` counts up to now; these two ended at moments of their own.
-    timed(sandbox, "pull", Instant::now() - (pulled_at - begun));
-    timed(sandbox, "namespaces", Instant::now() - (pinned_at - begun));
+    timed(sandbox, "pull", begun, pulled_at);
+    timed(sandbox, "namespaces", begun, pinned_at);
     // An agent that finds the sandbox half started shall know the images.
     sandbox.record(RecordStage::Creating).map_err(Failure::from)?;
     Ok(())
@@ -140,8 +139,10 @@ pub(super) async fn prepare(sandbox: &mut Sandbox, interrupt: &mut Interrupt) ->
     let ((attached, attached_at), prepared) = futures::join!(attached, prepared);
     attached.map_err(Failure::from)?;
     let prepared = prepared?;
-    timed(sandbox, "network", Instant::now() - (attached_at - begun));
-    sandbox.report.timings_ms.extend(prepared.timings_ms);
+    timed(sandbox, "network", begun, attached_at);
+    for (stage, begun, ended) in prepared.stages {
+        timed(sandbox, stage, begun, ended);
+    }
     sandbox.parts.spec = Some(prepared.monitor);
     Ok(())
 }
@@ -201,7 +202,7 @@ pub(super) async fn start(sandbox: &mut Sandbox, interrupt: &mut Interrupt) -> R
     if let Some(outcome) = sandbox.observed.outcome.take() {
         return Err(Halt::Ended(outcome));
     }
-    timed(sandbox, "start", begun);
+    timed(sandbox, "start", begun, Instant::now());
     sandbox.record(RecordStage::Started).map_err(Failure::from)?;
     sandbox.tell();
     Ok(())

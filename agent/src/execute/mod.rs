@@ -46,6 +46,7 @@ pub(crate) async fn execute(
     interrupt: &mut Interrupt,
 ) -> Result<(), Halt> {
     tracing::debug!(uid = %sandbox.uid, ?step, "step");
+    sandbox.enter(&step);
     let reached = match step {
         Step::Address => make::address(sandbox).await.map(|()| Some(Stage::Addressed)),
         Step::Provide => make::provide(sandbox, interrupt)
@@ -66,6 +67,7 @@ pub(crate) async fn execute(
         Step::Conclude(outcome) => end::conclude(sandbox, outcome).await.map(|()| Some(Stage::Ended)),
         Step::Remove => end::remove(sandbox).await.map(|()| Some(Stage::Absent)),
     };
+    sandbox.leave(reached.as_ref());
     if let Some(stage) = reached? {
         sandbox.observed.stage = stage;
     }
@@ -73,8 +75,11 @@ pub(crate) async fn execute(
 }
 
 /// Notes how long a stage has taken, in whole milliseconds, rounded up: none takes no time.
-fn timed(sandbox: &mut Sandbox, stage: &str, since: Instant) {
-    let micros = since.elapsed().as_micros();
+fn timed(sandbox: &mut Sandbox, stage: &'static str, begun: Instant, ended: Instant) {
+    let micros = ended.saturating_duration_since(begun).as_micros();
     let ms = u64::try_from(micros.div_ceil(1_000)).unwrap_or(u64::MAX);
     sandbox.report.timings_ms.insert(stage.to_owned(), ms);
+    if let Some(journey) = &sandbox.journey {
+        journey.stage(stage, begun, ended);
+    }
 }

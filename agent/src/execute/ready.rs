@@ -31,7 +31,7 @@ pub(super) async fn await_ready(sandbox: &mut Sandbox, interrupt: &mut Interrupt
             }
             () = interrupt.arrived() => return Err(Halt::Interrupted),
         }
-        timed(sandbox, "ready", begun);
+        timed(sandbox, "ready", begun, Instant::now());
     }
     sandbox.report.phase = wire::Phase::Running.into();
     sandbox.record(RecordStage::Running).map_err(Failure::from)?;

@@ -32,7 +32,7 @@ pub(super) struct Plan {
     pub(super) agents: u8,
     pub(super) replica_program: PathBuf,
     pub(super) agent_program: PathBuf,
-    /// `{host}` stands for the machine's address.
+    /// Here and in further arguments, `{host}` stands for the machine's address.
     pub(super) mirrors: Vec<String>,
     pub(super) labels: Vec<Label>,
     pub(super) replica_args: Vec<String>,
@@ -268,7 +268,7 @@ impl Plan {
             arguments(&[("--initial-cluster", cluster.join(","))])
         });
         args.extend(self.security(&Principal::Replica(u64::from(number))));
-        args.extend(self.replica_args.iter().cloned());
+        args.extend(self.further(&self.replica_args));
         Member {
             role: Role::Replica,
             number,
@@ -279,6 +279,12 @@ impl Plan {
             args,
             name,
         }
+    }
+
+    /// As given, with the machine's address.
+    fn further(&self, given: &[String]) -> impl Iterator<Item = String> {
+        let host = self.subnet.host().to_string();
+        given.iter().map(move |text| text.replace("{host}", &host))
     }
 
     /// Agents on one machine share its user ids, each with sandboxes of its own.
@@ -304,12 +310,7 @@ impl Plan {
                 .into_iter()
                 .map(|endpoint| ("--server", endpoint)),
         );
-        let host = self.subnet.host().to_string();
-        options.extend(
-            self.mirrors
-                .iter()
-                .map(|m| ("--mirror", m.replace("{host}", &host))),
-        );
+        options.extend(self.further(&self.mirrors).map(|mirror| ("--mirror", mirror)));
         options.extend(
             self.labels
                 .iter()
@@ -320,7 +321,7 @@ impl Plan {
         if let Ok(id) = NodeId::new(name.clone()) {
             args.extend(self.security(&Principal::Node(id)));
         }
-        args.extend(self.agent_args.iter().cloned());
+        args.extend(self.further(&self.agent_args));
         Member {
             role: Role::Agent,
             number,
@@ -381,7 +382,7 @@ mod tests {
             labels: ["a=b", "agent-2:region=eu"]
                 .map(|l| Label::parse(l).unwrap())
                 .into(),
-            replica_args: vec!["--x".to_owned()],
+            replica_args: vec!["--x={host}:1".to_owned()],
             agent_args: vec!["--y=1".to_owned()],
             insecure: true,
         }
@@ -395,7 +396,7 @@ mod tests {
              --data-dir /d/replica-2/data \
              --initial-cluster 1=http://10.88.7.11:7071=http://10.88.7.11:7070,\
 2=http://10.88.7.12:7071=http://10.88.7.12:7070,3=http://10.88.7.13:7071=http://10.88.7.13:7070 \
-             --insecure --x";
+             --insecure --x=10.88.7.1:1";
         assert_eq!(
             member.args.join(" "),
             expected.split_whitespace().collect::<Vec<_>>().join(" ")

@@ -12,7 +12,7 @@ use crate::clock;
 use crate::listen::Origin;
 use crate::raft::Replica;
 use crate::security::{Security, SecurityError};
-use crate::trace::{TRACE_ID, TRACEPARENT, TraceId};
+use crate::trace::{TRACE_ID, TRACEPARENT, Trace};
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderName, header};
 use axum::middleware::Next;
@@ -215,12 +215,12 @@ fn is_grpc(headers: &HeaderMap) -> bool {
 
 /// Lets a request pass with its [`Caller`], or answers it; under its trace id, which it is told.
 pub async fn admit(State(gate): State<Gate>, mut request: Request, next: Next) -> Response {
-    let trace = TraceId::of(request.headers());
+    let trace = Trace::of(request.headers(), clock::moment());
     request.headers_mut().insert(TRACEPARENT, trace.parent());
-    let span = tracing::info_span!("request", trace_id = %trace);
+    let span = tracing::info_span!("request", trace_id = %trace.id());
     let answering = trace.answer(judge(gate, request, next)).instrument(span);
     let mut response = answering.await;
-    response.headers_mut().insert(TRACE_ID, trace.value());
+    response.headers_mut().insert(TRACE_ID, trace.id().value());
     response
 }
 

@@ -43,6 +43,7 @@ use crate::raft::{Leader, Leadership, Replica};
 use crate::session::{Liveness, Sessions};
 use identity::dial::Dialer;
 use proto::wire;
+use spans::Exporter;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Semaphore;
@@ -63,6 +64,7 @@ pub struct Api {
     holds: Holds,
     /// One permit for each that is open.
     watches: Arc<Semaphore>,
+    exporter: Exporter,
     /// Cancelled when the process is to stop: streams without end must end then.
     stopping: CancellationToken,
 }
@@ -75,6 +77,7 @@ impl Api {
         sessions: Sessions,
         admission: Admission,
         dialer: Dialer,
+        exporter: Exporter,
         stopping: CancellationToken,
     ) -> Self {
         Self {
@@ -85,6 +88,7 @@ impl Api {
             admission,
             heartbeats: heartbeats::Heartbeats::new(dialer),
             watches: Arc::new(Semaphore::new(watch::MAX_WATCHES)),
+            exporter,
             stopping,
         }
     }

@@ -4,7 +4,8 @@
 use super::{Api, Fault};
 use crate::access::{Caller, audit};
 use crate::admission::Client;
-use crate::trace::TraceId;
+use crate::clock;
+use crate::trace::Trace;
 use proto::object::Kind;
 use proto::policy::{Policy, PolicyChange};
 use proto::spec::Manifest;
@@ -48,6 +49,7 @@ impl Api {
     ) -> Result<wire::Accepted, Fault> {
         check_request_id(&request_id)?;
         let manifest = Manifest::try_from(manifest)?;
+        let trace = Trace::current();
         let op = Op::Apply(wire::ApplyObject {
             manifest: Some((&manifest).into()),
             replace: write == Write::Replace,
@@ -55,9 +57,15 @@ impl Api {
                 Write::Apply | Write::Replace => None,
                 Write::Expecting(version) => Some(version),
             },
-            trace_id: TraceId::current().map(|id| id.to_string()).unwrap_or_default(),
+            trace_id: trace.map(|trace| trace.id().to_string()).unwrap_or_default(),
         });
-        self.propose(caller, request_id, op).await
+        let proposed = clock::instant();
+        let accepted = self.propose(caller, request_id, op).await?;
+        if let Some(trace) = trace.filter(|_| self.exporter.is_on()) {
+            self.exporter
+                .record(trace.applied(&accepted, proposed, clock::instant()));
+        }
+        Ok(accepted)
     }
 
     /// Deletes one object; a sandbox on a node is Deleting until the node has cleared it away.

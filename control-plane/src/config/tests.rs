@@ -57,6 +57,12 @@ fn a_flag_wins_over_the_file_and_the_file_over_the_default() {
         LogFormat::Json,
     );
     check(
+        "--otlp-endpoint http://a:4317",
+        "otlp_endpoint = 'http://b:4317'",
+        |s| s.otlp_endpoint.clone(),
+        "http://a:4317".to_owned(),
+    );
+    check(
         "--data-dir /a",
         "data_dir = '/b'",
         |s| s.data_dir.clone(),
@@ -131,6 +137,10 @@ fn everything_that_is_wrong_is_told_at_once() {
             "initial_cluster: `http://127.0.0.1:7071` must begin with https://",
             "says that replica 1",
         ],
+    );
+    check_problems(
+        "--id 1 --insecure --otlp-endpoint collector:4317",
+        &["otlp_endpoint: `collector:4317` is no address of a collector"],
     );
     check_problems("--id 0 --insecure", &["id: every replica"]);
     check_problems("--id 1 --insecure --listen 0.0.0.0:1", &["set --advertise"]);

@@ -30,6 +30,7 @@ use crate::schedule::Policy;
 use crate::session::Liveness;
 use attention::Attention;
 use proto::wire::{self, command::Op};
+use spans::Exporter;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -43,17 +44,25 @@ pub struct Controller {
     timings: Timings,
     scheduling: Policy,
     instruments: Instruments,
+    exporter: Exporter,
 }
 
 impl Controller {
     #[must_use]
-    pub fn new(replica: Replica, liveness: Liveness, timings: Timings, scheduling: Policy) -> Self {
+    pub fn new(
+        replica: Replica,
+        liveness: Liveness,
+        timings: Timings,
+        scheduling: Policy,
+        exporter: Exporter,
+    ) -> Self {
         Self {
             replica,
             liveness,
             timings,
             scheduling,
             instruments: Instruments::default(),
+            exporter,
         }
     }
 
@@ -89,7 +98,7 @@ impl Controller {
     async fn lead(&self) {
         let attention = Arc::new(Attention::new(clock::instant()));
         tokio::join!(
-            placing::run(&self.replica, self.scheduling, &self.instruments),
+            placing::run(&self.replica, self.scheduling, &self.instruments, &self.exporter),
             draining::run(&self.replica),
             expiry::run(&self.replica, self.timings.ended_retention),
             nodes::run(&self.replica, &self.liveness, &attention, &self.timings),

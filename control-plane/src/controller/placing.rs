@@ -7,15 +7,18 @@ use crate::clock;
 use crate::raft::{ChangeSet, Replica, TooOld};
 use crate::schedule::{self, Plan, Policy, View};
 use crate::state::Change;
+use crate::trace;
+use proto::id::{NodeId, Uid};
 use proto::status::Phase;
 use proto::wire::{self, command::Op};
+use spans::{Exporter, Moment};
 use std::time::Duration;
 
 /// Placements in one proposal: an entry of about 100 KiB. More are planned as soon as it is in the log.
 const BATCH: usize = 1_000;
 
 /// Runs until it is dropped.
-pub(super) async fn run(replica: &Replica, policy: Policy, instruments: &Instruments) {
+pub(super) async fn run(replica: &Replica, policy: Policy, instruments: &Instruments, exporter: &Exporter) {
     loop {
         let (mut view, mut changes) = replica
             .replicated()
@@ -30,10 +33,10 @@ pub(super) async fn run(replica: &Replica, policy: Policy, instruments: &Instrum
             if !catch_up(&mut changes, |set| update(&mut view, set, instruments)) {
                 break;
             }
-            let begun = clock::instant();
+            let begun = clock::moment();
             let plan = schedule::plan(&mut view, rand::random(), BATCH);
-            instruments.plan.observe(begun.elapsed().as_secs_f64());
-            carry_out(replica, plan).await;
+            instruments.plan.observe(begun.instant.elapsed().as_secs_f64());
+            carry_out(replica, plan, begun, exporter).await;
         }
     }
 }
@@ -75,17 +78,40 @@ fn placed_after(change: &Change) -> Option<Duration> {
 }
 
 /// Proposes a plan. What could not be placed is still waiting, as the view will say; explanations are only made once.
-async fn carry_out(replica: &Replica, plan: Plan) {
+async fn carry_out(replica: &Replica, plan: Plan, begun: Moment, exporter: &Exporter) {
     let Plan {
         placements,
         explanations,
     } = plan;
     if !placements.is_empty() {
         tracing::debug!(placements = placements.len(), "placing");
-        propose(replica, Op::Place(wire::Place { placements })).await;
+        let planned = if exporter.is_on() {
+            placements.iter().map(place_of).collect()
+        } else {
+            Vec::new()
+        };
+        if propose(replica, Op::Place(wire::Place { placements })).await == Proposed::Done {
+            record(replica, &planned, begun, exporter);
+        }
     }
     if !explanations.is_empty() {
         let explain = wire::ExplainPending { explanations };
         while propose(replica, Op::ExplainPending(explain.clone())).await == Proposed::Undecided {}
     }
+}
+
+fn place_of(placement: &wire::Placement) -> (Uid, String) {
+    (Uid(placement.uid), placement.node_id.clone())
+}
+
+/// Spans of the placements that have taken effect; the state does not take all, where the world has moved on.
+fn record(replica: &Replica, planned: &[(Uid, String)], begun: Moment, exporter: &Exporter) {
+    let now = clock::instant();
+    let state = replica.replicated().read();
+    let placed = planned.iter().filter_map(|(uid, node)| {
+        let sandbox = state.sandbox_by_uid(*uid)?;
+        let is_there = sandbox.status.node_name.as_ref().map(NodeId::as_str) == Some(node);
+        is_there.then(|| trace::placed(sandbox, begun, now))?
+    });
+    exporter.record(placed);
 }

@@ -40,6 +40,7 @@ use crate::raft::{Leader, Leadership, ProposeError, Replica};
 use proto::convert::ConvertError;
 use proto::id::NodeId;
 use proto::wire;
+use spans::Exporter;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tonic::Streaming;
@@ -53,6 +54,7 @@ pub struct Sessions {
     table: table::Table,
     relays: relay::Relays,
     reporting: crowd::Reporting,
+    exporter: Exporter,
     stopping: CancellationToken,
 }
 
@@ -87,7 +89,13 @@ pub enum SessionError {
 impl Sessions {
     /// No session yet. They end when `stopping` is cancelled.
     #[must_use]
-    pub fn new(replica: Replica, liveness: Liveness, timings: Timings, stopping: CancellationToken) -> Self {
+    pub fn new(
+        replica: Replica,
+        liveness: Liveness,
+        timings: Timings,
+        exporter: Exporter,
+        stopping: CancellationToken,
+    ) -> Self {
         Self {
             replica,
             liveness,
@@ -95,6 +103,7 @@ impl Sessions {
             table: table::Table::default(),
             relays: relay::Relays::default(),
             reporting: crowd::Reporting::default(),
+            exporter,
             stopping,
         }
     }

@@ -10,6 +10,7 @@ use super::{SessionError, Sessions};
 use crate::access::Caller;
 use crate::clock;
 use crate::raft::{ProposeError, Replica};
+use crate::trace;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use proto::id::{NodeId, Uid};
@@ -313,7 +314,8 @@ impl Session<'_> {
     /// Tells the agent what it does not know. A sandbox that is to go and was never there is reported as gone in
     /// the agent's stead, which has no name for it.
     async fn tell(&mut self, stale: Stale) -> Result<(), SessionError> {
-        let now = clock::now();
+        let (now, begun) = (clock::now(), clock::moment());
+        let mut to_run = Vec::new();
         let mut desired = wire::Desired {
             full: stale.full,
             ..Default::default()
@@ -336,7 +338,9 @@ impl Session<'_> {
                 let sandbox = state.sandbox_by_uid(uid);
                 match (standing(&self.node, sandbox.map(AsRef::as_ref)), sandbox) {
                     (Standing::Run, Some(sandbox)) => {
-                        self.known.insert(uid);
+                        if self.known.insert(uid) && self.sessions.exporter.is_on() {
+                            to_run.push(sandbox.clone());
+                        }
                         tracing::debug!(
                             node = %self.node,
                             sandbox = %sandbox.id,
@@ -364,7 +368,13 @@ impl Session<'_> {
         if !desired.full && desired.sandboxes.is_empty() && desired.removed_uids.is_empty() {
             return Ok(());
         }
-        self.send(leader_message::Message::Desired(desired)).await
+        self.send(leader_message::Message::Desired(desired)).await?;
+        let now = clock::instant();
+        let told = to_run
+            .iter()
+            .filter_map(|sandbox| trace::told(sandbox, begun, now));
+        self.sessions.exporter.record(told);
+        Ok(())
     }
 
     async fn send(&self, message: leader_message::Message) -> Result<(), SessionError> {

@@ -125,6 +125,7 @@ impl Cluster {
                 timings,
                 scheduling: Policy::Spread,
                 limits,
+                otlp_endpoint: None,
                 level: Level::NEWEST,
             };
             let stop = CancellationToken::new();
@@ -178,6 +179,7 @@ impl Cluster {
             timings: Timings::default(),
             scheduling: Policy::Spread,
             limits: Limits::default(),
+            otlp_endpoint: None,
             level: Level::NEWEST,
         };
         let stop = CancellationToken::new();

@@ -3,7 +3,11 @@
 use crate::agent::Agent;
 use crate::cluster::{Service, within};
 use crate::identity::Bearer;
-use crate::user::get;
+use crate::user::{apply_request, get, sandbox};
+use control_plane::clock;
+use e2e::collector::Collector;
+use identity::authority::Authority;
+use identity::principal::Principal;
 use proto::wire::agent_client::AgentClient;
 use proto::wire::control_client::ControlClient;
 use proto::wire::{self, Kind, object::Object};
@@ -37,7 +41,7 @@ pub(crate) fn host(number: u8) -> String {
 
 impl Process {
     /// Not part of a cluster yet. `number` is unique among the tests of this file.
-    fn start(number: u8) -> Self {
+    fn start(number: u8, variables: &[(&str, &str)]) -> Self {
         let host = host(number);
         let (endpoint, peer) = (format!("http://{host}:7070"), format!("http://{host}:7071"));
         let dir = tempfile::tempdir().expect("a folder for the test");
@@ -51,6 +55,7 @@ impl Process {
                 &format!("{host}:7071"),
             ])
             .args(["--heartbeat", "100ms", "--node-grace", "1s", "--node-lease", "3s"])
+            .envs(variables.iter().copied())
             .stderr(Stdio::piped())
             .spawn()
             .expect("the program is there");
@@ -122,7 +127,11 @@ impl Process {
     }
 
     async fn formed(number: u8) -> Self {
-        let process = Self::start(number);
+        Self::formed_with(number, &[]).await
+    }
+
+    async fn formed_with(number: u8, variables: &[(&str, &str)]) -> Self {
+        let process = Self::start(number, variables);
         let listening = async {
             let request = wire::ClusterRequest { stale: true };
             while process.control().cluster(request).await.is_err() {
@@ -225,6 +234,49 @@ async fn replica_joins_by_a_url_and_hands_over_when_it_is_terminated() {
     assert!(!log.contains("ERROR"), "{log}");
     let log = second.terminate();
     assert!(!log.contains("ERROR"), "{log}");
+}
+
+/// As OpenTelemetry's own tools are told where it is, and whom to trust. What has not gone yet goes before the end.
+#[tokio::test(flavor = "multi_thread")]
+async fn spans_go_to_the_collector_of_the_environment_if_it_is_to_be_trusted() {
+    let (trusted, other) = (authority(), authority());
+    let host = "127.0.0.1".to_owned();
+    let issued = trusted
+        .issue(&Principal::Replica(9), &[host], clock::wall())
+        .expect("a certificate");
+    let mut collector = Collector::with_tls(&issued.chain, &issued.key);
+    let endpoint = format!("https://127.0.0.1:{}", collector.port());
+    let dir = tempfile::tempdir().expect("a folder");
+    for (number, authority, is_trusted) in [(7, &trusted, true), (8, &other, false)] {
+        let file = dir.path().join(number.to_string()).display().to_string();
+        std::fs::write(&file, authority.certificate()).expect("it is written");
+        let variables = [
+            ("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint.as_str()),
+            ("SSL_CERT_FILE", &file),
+        ];
+        let process = Process::formed_with(number, &variables).await;
+        let id = format!("s{number}");
+        let request = apply_request(sandbox(&id, ""));
+        process.control().apply(request).await.expect("it is created");
+        let log = process.terminate();
+        assert_eq!(
+            log.contains("the collector does not take spans"),
+            !is_trusted,
+            "{log}"
+        );
+    }
+    let received = collector.wait_for(Duration::from_secs(10), |all| all.len() >= 2);
+    assert!(received.iter().all(|one| one.instance == "1"), "{received:#?}");
+    let of = |id: &str| {
+        received
+            .iter()
+            .any(|one| one.attribute("sandboxd.sandbox.id") == id)
+    };
+    assert!(of("s7") && !of("s8"), "{received:#?}");
+}
+
+fn authority() -> Authority {
+    Authority::create(clock::wall()).expect("an authority")
 }
 
 #[test]

@@ -15,6 +15,7 @@ mod members;
 mod network;
 mod replicas;
 mod secure;
+mod tracing;
 mod upgrade;
 mod volumes;
 mod watch;

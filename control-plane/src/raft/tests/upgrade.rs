@@ -102,6 +102,7 @@ async fn replica_starts_on_what_the_first_version_has_written_and_goes_on() {
         timings: Timings::default(),
         scheduling: crate::schedule::Policy::Spread,
         limits: crate::admission::Limits::default(),
+        otlp_endpoint: None,
         level: crate::state::Level::NEWEST,
     };
     let replica = Replica::start_on(&config, &Security::Insecure, listener)

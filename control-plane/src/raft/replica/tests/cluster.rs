@@ -101,6 +101,7 @@ impl Cluster {
             timings: Timings::default(),
             scheduling: crate::schedule::Policy::Spread,
             limits: crate::admission::Limits::default(),
+            otlp_endpoint: None,
             level: crate::state::Level::NEWEST,
         };
         let cluster = Self {
