@@ -1,5 +1,5 @@
-//! Three members of etcd on this machine, on the same disk as our replicas, with TLS as they have: what our writes and
-//! failovers are measured beside. Owns their processes; they end when it is dropped.
+//! Members of etcd on this machine, each in the network namespace of one of our replicas, on the same disk, with TLS as
+//! they have: what our writes and failovers are measured beside. Owns their processes; they end when it is dropped.
 
 mod wire;
 
@@ -11,13 +11,13 @@ use identity::folder;
 use identity::principal::Principal;
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant, SystemTime};
 use tonic::transport::Channel;
 use tonic::{Code, Status};
 
-const MEMBERS: u8 = 3;
 const LOG: &str = "log";
 /// For the first election of the members.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -25,10 +25,19 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const ATTEMPT: Duration = Duration::from_millis(200);
 const PAUSE: Duration = Duration::from_millis(5);
 
+/// Where a member runs: the network of one of our replicas.
+#[derive(Debug, Clone)]
+pub(super) struct Home {
+    pub(super) address: String,
+    pub(super) netns: PathBuf,
+}
+
 pub(super) struct Etcd {
     program: PathBuf,
     folder: PathBuf,
     dialer: Dialer,
+    homes: Vec<Home>,
+    /// One per home.
     members: Vec<Option<Child>>,
 }
 
@@ -37,13 +46,13 @@ impl Etcd {
     ///
     /// # Errors
     /// [`BenchError`], also where there is no such program.
-    pub(super) async fn start(program: &Path, folder: PathBuf) -> Result<Self, BenchError> {
+    pub(super) async fn start(program: &Path, folder: PathBuf, homes: Vec<Home>) -> Result<Self, BenchError> {
         folder::create(&folder).map_err(system)?;
         let authority = Authority::create(SystemTime::now()).map_err(system)?;
-        for number in 0..MEMBERS {
-            let principal = Principal::Replica(u64::from(number));
+        for (number, home) in homes.iter().enumerate() {
+            let principal = Principal::Replica(number as u64);
             // A member's certificate is checked against the address that it dials from as well.
-            let hosts = [host(number), "127.0.0.1".to_owned()];
+            let hosts = [home.address.clone(), "127.0.0.1".to_owned()];
             let issued = authority.issue(&principal, &hosts, SystemTime::now());
             let issued = issued.map_err(system)?;
             let dir = folder.join(name(number));
@@ -61,12 +70,13 @@ impl Etcd {
             program: program.to_owned(),
             folder,
             dialer: Dialer::trusting(authority.certificate()).map_err(system)?,
-            members: (0..MEMBERS).map(|_| None).collect(),
+            members: homes.iter().map(|_| None).collect(),
+            homes,
         };
-        for number in 0..MEMBERS {
+        for number in etcd.all() {
             etcd.run(number)?;
         }
-        match etcd.until_it_writes((0..MEMBERS).collect()).await {
+        match etcd.until_it_writes(etcd.all().collect()).await {
             Ok(()) => Ok(etcd),
             Err(source) => Err(BenchError::EtcdStart {
                 source: Box::new(source),
@@ -81,13 +91,16 @@ impl Etcd {
         log.lines().last().unwrap_or("nothing").to_owned()
     }
 
-    fn run(&mut self, number: u8) -> Result<(), BenchError> {
+    fn all(&self) -> Range<usize> {
+        0..self.homes.len()
+    }
+
+    fn run(&mut self, number: usize) -> Result<(), BenchError> {
         let dir = self.folder.join(name(number));
         let file = |name: &str| dir.join(name).display().to_string();
-        let (client, peer) = (client_url(number), peer_url(number));
-        let all: Vec<String> = (0..MEMBERS)
-            .map(|n| format!("{}={}", name(n), peer_url(n)))
-            .collect();
+        let (client, peer) = (self.client_url(number), self.peer_url(number));
+        let all = self.all().map(|n| format!("{}={}", name(n), self.peer_url(n)));
+        let all: Vec<String> = all.collect();
         let options = [
             ("name", name(number)),
             ("data-dir", file("data")),
@@ -111,7 +124,9 @@ impl Etcd {
             .append(true)
             .open(dir.join(LOG))
             .map_err(system)?;
-        let child = Command::new(&self.program)
+        let child = Command::new("nsenter")
+            .arg(format!("--net={}", self.homes[number].netns.display()))
+            .arg(&self.program)
             .args(options.iter().map(|(name, value)| format!("--{name}={value}")))
             .stdin(Stdio::null())
             .stdout(log.try_clone().map_err(system)?)
@@ -121,12 +136,12 @@ impl Etcd {
             program: self.program.display().to_string(),
             source,
         })?;
-        self.members[usize::from(number)] = Some(child);
+        self.members[number] = Some(child);
         Ok(())
     }
 
-    fn client(&self, number: u8) -> Result<wire::Client, BenchError> {
-        let endpoint = self.dialer.endpoint(&client_url(number)).map_err(system)?;
+    fn client(&self, number: usize) -> Result<wire::Client, BenchError> {
+        let endpoint = self.dialer.endpoint(&self.client_url(number)).map_err(system)?;
         Ok(wire::Client::new(self.dialer.lazy(&endpoint)))
     }
 
@@ -143,10 +158,10 @@ impl Etcd {
         puts.collect()
     }
 
-    async fn leader(&self) -> Result<u8, BenchError> {
+    async fn leader(&self) -> Result<usize, BenchError> {
         let begun = Instant::now();
         while begun.elapsed() < PATIENCE {
-            for number in 0..MEMBERS {
+            for number in self.all() {
                 let asked = self.client(number)?;
                 let status = tokio::time::timeout(ATTEMPT, asked.status()).await;
                 if let Ok(Ok(status)) = status
@@ -167,7 +182,7 @@ impl Etcd {
     /// killed. The leader is started again, and has caught up afterwards.
     pub(super) async fn kill_leader(&mut self) -> Result<Duration, BenchError> {
         let leader = self.leader().await?;
-        let others: Vec<u8> = (0..MEMBERS).filter(|number| *number != leader).collect();
+        let others: Vec<usize> = self.all().filter(|number| *number != leader).collect();
         // Connected before, as a client is.
         self.until_it_writes(others.clone()).await?;
         let begun = Instant::now();
@@ -181,7 +196,7 @@ impl Etcd {
     }
 
     /// Returns when one of these members has acknowledged a write.
-    async fn until_it_writes(&self, members: Vec<u8>) -> Result<(), BenchError> {
+    async fn until_it_writes(&self, members: Vec<usize>) -> Result<(), BenchError> {
         let clients: Vec<wire::Client> = members
             .iter()
             .map(|n| self.client(*n))
@@ -203,8 +218,16 @@ impl Etcd {
         })))
     }
 
-    fn end(&mut self, number: u8) {
-        if let Some(mut child) = self.members[usize::from(number)].take() {
+    fn client_url(&self, number: usize) -> String {
+        format!("https://{}:2379", self.homes[number].address)
+    }
+
+    fn peer_url(&self, number: usize) -> String {
+        format!("https://{}:2380", self.homes[number].address)
+    }
+
+    fn end(&mut self, number: usize) {
+        if let Some(mut child) = self.members[number].take() {
             // It may have ended by itself.
             child.kill().ok();
             child.wait().ok();
@@ -214,7 +237,7 @@ impl Etcd {
 
 impl Drop for Etcd {
     fn drop(&mut self) {
-        for number in 0..MEMBERS {
+        for number in self.all() {
             self.end(number);
         }
     }
@@ -237,24 +260,8 @@ impl Writer for Puts {
     }
 }
 
-/// Loopback addresses are this process's own.
-fn host(number: u8) -> String {
-    let [a, b] = u16::try_from(std::process::id() % 60_000)
-        .unwrap_or_default()
-        .to_be_bytes();
-    format!("127.{}.{b}.{}", 1 + a, 200 + number)
-}
-
-fn name(number: u8) -> String {
+fn name(number: usize) -> String {
     format!("etcd-{number}")
-}
-
-fn client_url(number: u8) -> String {
-    format!("https://{}:2379", host(number))
-}
-
-fn peer_url(number: u8) -> String {
-    format!("https://{}:2380", host(number))
 }
 
 fn system(error: impl std::error::Error + Send + Sync + 'static) -> BenchError {

@@ -32,10 +32,10 @@ use crate::error::BenchError;
 use crate::local::Local;
 use crate::output::{say, tell, write_file};
 use clap::{Args, ValueEnum};
-use etcd::Etcd;
+use etcd::{Etcd, Home};
 use failover::How;
 use fleet::Fleet;
-use ours::{Sandboxes, What};
+use ours::{Replica, Sandboxes, What};
 use proto::units::Bytes;
 use proto::wire;
 use report::{Report, Writes};
@@ -332,7 +332,15 @@ async fn scales(args: &ClusterArgs, amounts: &Amounts, report: &mut Report) -> R
 
 /// Left out, and told why, where it does not start.
 async fn start_etcd(args: &ClusterArgs, local: &Local, report: &mut Report) -> Option<Etcd> {
-    match Etcd::start(&args.etcd, local.dir().join("etcd")).await {
+    let homes = ours::replicas(local).map(|replicas| {
+        let home = |replica: Replica| Home {
+            netns: local.members().join(&replica.name).join("netns"),
+            address: replica.address,
+        };
+        replicas.into_iter().map(home).collect()
+    });
+    let started = async { Etcd::start(&args.etcd, local.dir().join("etcd"), homes?).await };
+    match started.await {
         Ok(etcd) => Some(etcd),
         Err(error) => {
             tell(format_args!("etcd is left out: {error}"));

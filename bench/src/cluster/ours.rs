@@ -218,6 +218,7 @@ pub(super) async fn whole(local: &Local) -> Result<wire::ClusterResponse, BenchE
 #[derive(Debug, Clone)]
 pub(super) struct Replica {
     pub(super) name: String,
+    pub(super) address: String,
     pub(super) endpoint: String,
     pub(super) pid: u32,
     pub(super) leads: bool,
@@ -231,9 +232,11 @@ pub(super) fn replicas(local: &Local) -> Result<Vec<Replica>, BenchError> {
         let name = member["name"]
             .as_str()
             .filter(|name| name.starts_with("replica-"))?;
+        let address = member["address"].as_str()?;
         Some(Replica {
             name: name.to_owned(),
-            endpoint: format!("https://{}:7070", member["address"].as_str()?),
+            address: address.to_owned(),
+            endpoint: format!("https://{address}:7070"),
             pid: u32::try_from(member["pid"].as_u64()?).ok()?,
             leads: member["role"] == "leader",
         })
