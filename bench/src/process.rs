@@ -22,6 +22,25 @@ pub(crate) fn cpu(pid: u32) -> io::Result<Duration> {
     Ok(Duration::from_secs_f64(ticks as f64 / per_second as f64))
 }
 
+/// One that was started with this argument.
+pub(crate) fn with_argument(argument: &str) -> io::Result<Option<u32>> {
+    for entry in fs::read_dir("/proc")? {
+        let entry = entry?;
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else {
+            continue;
+        };
+        // It may have gone meanwhile.
+        let arguments = fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        if arguments
+            .split(|byte| *byte == 0)
+            .any(|one| one == argument.as_bytes())
+        {
+            return Ok(Some(pid));
+        }
+    }
+    Ok(None)
+}
+
 /// The sum of some fields of a file of a process that gives KiB.
 pub(crate) fn sum_kib(pid: u32, file: &str, keys: &[&str]) -> io::Result<f64> {
     let text = fs::read_to_string(format!("/proc/{pid}/{file}"))?;

@@ -5,6 +5,7 @@ mod wire;
 
 use super::load::Writer;
 use crate::error::BenchError;
+use crate::local::output;
 use identity::authority::Authority;
 use identity::dial::Dialer;
 use identity::folder;
@@ -47,6 +48,10 @@ impl Etcd {
     /// # Errors
     /// [`BenchError`], also where there is no such program.
     pub(super) async fn start(program: &Path, folder: PathBuf, homes: Vec<Home>) -> Result<Self, BenchError> {
+        // Whether it is there is told best without another program in between.
+        let mut version = Command::new(program);
+        version.arg("--version");
+        output(version)?;
         folder::create(&folder).map_err(system)?;
         let authority = Authority::create(SystemTime::now()).map_err(system)?;
         for (number, home) in homes.iter().enumerate() {

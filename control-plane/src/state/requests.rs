@@ -2,6 +2,7 @@
 
 use super::Write;
 use super::stored;
+use prost::Message;
 use proto::units::Timestamp;
 use proto::wire;
 use std::collections::{BTreeMap, BTreeSet};
@@ -11,32 +12,47 @@ use std::time::Duration;
 /// How long an answer is kept at least, unless [`MAX_ANSWERS`] came meanwhile. Clients give a request up after
 /// half a minute unless told otherwise; a few of those, for users who retry by hand.
 pub const REMEMBERED: Duration = Duration::from_secs(300);
-/// How many are kept at most: some 40 MB of memory, and two minutes at the rate at which sandboxes may be created.
+/// How many are kept at most: some 40 MB of memory, since they are kept encoded, and two minutes at the rate at which
+/// sandboxes may be created.
 pub const MAX_ANSWERS: usize = 131_072;
+
+/// An answer in some tens of bytes; as a value it has room for a whole sandbox.
+#[derive(Debug, Clone, PartialEq)]
+struct Encoded(Box<[u8]>);
+
+impl Encoded {
+    fn of(answer: &wire::Answer) -> Self {
+        Self(answer.encode_to_vec().into_boxed_slice())
+    }
+
+    fn decoded(&self) -> wire::Answer {
+        // Nothing else than what was encoded here.
+        wire::Answer::decode(&*self.0).unwrap_or_default()
+    }
+}
 
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct Requests {
-    answers: BTreeMap<Arc<str>, (Timestamp, wire::Answer)>,
+    answers: BTreeMap<Arc<str>, (Timestamp, Encoded)>,
     by_age: BTreeSet<(Timestamp, Arc<str>)>,
 }
 
 impl Requests {
     /// The first answer, with its object reduced to what names it.
     pub(super) fn answer(&self, request_id: &str) -> Option<wire::Answer> {
-        self.answers.get(request_id).map(|(_, answer)| answer.clone())
+        self.answers.get(request_id).map(|(_, answer)| answer.decoded())
     }
 
     pub(super) fn remember(&mut self, request_id: &str, at: Timestamp, answer: &wire::Answer) -> Write {
         let answer = named_only(answer);
-        let write = stored::request(request_id, at, &answer);
-        self.insert(request_id, at, answer);
-        write
+        self.insert(request_id, at, &answer);
+        stored::request(request_id, at, answer)
     }
 
-    pub(super) fn insert(&mut self, request_id: &str, at: Timestamp, answer: wire::Answer) {
+    pub(super) fn insert(&mut self, request_id: &str, at: Timestamp, answer: &wire::Answer) {
         let id: Arc<str> = request_id.into();
         self.by_age.insert((at, id.clone()));
-        self.answers.insert(id, (at, answer));
+        self.answers.insert(id, (at, Encoded::of(answer)));
     }
 
     /// Forgets what is too old, and what is too much.
@@ -53,9 +69,9 @@ impl Requests {
         forgotten
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = (&str, Timestamp, &wire::Answer)> {
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&str, Timestamp, wire::Answer)> {
         let answers = self.answers.iter();
-        answers.map(|(id, (at, answer))| (id.as_ref(), *at, answer))
+        answers.map(|(id, (at, answer))| (id.as_ref(), *at, answer.decoded()))
     }
 
     pub(super) fn len(&self) -> usize {

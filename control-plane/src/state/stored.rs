@@ -84,11 +84,11 @@ pub(crate) fn level_of(record: &[u8]) -> Result<Level, prost::DecodeError> {
     Ok(Level(wire::StateMeta::decode(record)?.level))
 }
 
-pub(super) fn request(request_id: &str, at: Timestamp, answer: &wire::Answer) -> Write {
+pub(super) fn request(request_id: &str, at: Timestamp, answer: wire::Answer) -> Write {
     let answered = wire::AnsweredRequest {
         request_id: request_id.to_owned(),
         at_ms: at.0,
-        answer: Some(answer.clone()),
+        answer: Some(answer),
     };
     Write {
         key: request_key(request_id),
@@ -283,7 +283,7 @@ fn load_record(state: &mut State, key: &[u8], value: &[u8]) -> Result<Vec<u8>, L
             let answer = answered.answer.unwrap_or_default();
             state
                 .requests
-                .insert(&answered.request_id, Timestamp(answered.at_ms), answer);
+                .insert(&answered.request_id, Timestamp(answered.at_ms), &answer);
             request_key(&answered.request_id)
         }
         Some(&TOKEN) => {
